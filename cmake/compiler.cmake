@@ -1,0 +1,19 @@
+# Flags that every target of limner is built with.
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+
+add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Wno-unused-parameter -Wno-psabi)
+if(LIMNER_WERROR)
+  add_compile_options(-Werror)
+endif()
+if(LIMNER_SANITIZE)
+  add_compile_options(-fsanitize=${LIMNER_SANITIZE} -fno-omit-frame-pointer -g1)
+  add_link_options(-fsanitize=${LIMNER_SANITIZE})
+endif()
+
+# mold links the torch rooms four times faster than bfd; any linker will do.
+find_program(LIMNER_MOLD mold)
+if(LIMNER_MOLD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_GREATER_EQUAL 12.1)
+  add_link_options(-fuse-ld=mold)
+endif()

@@ -1,0 +1,30 @@
+# Outside libraries as imported targets. Reasons for each: docs/dependencies.md.
+
+# libtorch: targets made by hand, because find_package(Torch) on the PyPI wheel asks for the whole CUDA toolkit.
+if(NOT EXISTS ${LIMNER_LIBTORCH}/lib/libtorch_cpu.so)
+  message(FATAL_ERROR "no libtorch at ${LIMNER_LIBTORCH}: run script/bootstrap, or pass -DLIMNER_LIBTORCH=DIR")
+endif()
+add_library(limner_torch INTERFACE)
+add_library(limner::torch ALIAS limner_torch)
+target_include_directories(limner_torch SYSTEM INTERFACE
+  ${LIMNER_LIBTORCH}/include ${LIMNER_LIBTORCH}/include/torch/csrc/api/include)
+target_link_libraries(limner_torch INTERFACE
+  ${LIMNER_LIBTORCH}/lib/libtorch_cpu.so ${LIMNER_LIBTORCH}/lib/libc10.so)
+# RPATH, not RUNPATH: libtorch_cpu finds its own CUDA stub libraries only through an inherited RPATH.
+target_link_options(limner_torch INTERFACE
+  -Wl,--disable-new-dtags -Wl,-rpath,${LIMNER_LIBTORCH}/lib -Wl,-rpath-link,${LIMNER_LIBTORCH}/lib)
+
+find_package(nlohmann_json 3.11 REQUIRED)
+find_package(fmt 9 REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(Threads REQUIRED)
+
+find_package(PkgConfig)
+if(PkgConfig_FOUND)
+  pkg_check_modules(VIPS IMPORTED_TARGET vips-cpp)
+  pkg_check_modules(ICU IMPORTED_TARGET icu-uc)
+endif()
+
+if(LIMNER_TESTS)
+  find_package(GTest REQUIRED)
+endif()

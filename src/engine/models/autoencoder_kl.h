@@ -1,0 +1,48 @@
+// AutoencoderKL of diffusers: pictures to latents and back.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <optional>
+
+#include "engine/nn/tensor_source.h"
+#include "engine/weights/config.h"
+
+namespace limner::engine::models {
+
+struct AutoencoderOptions {
+  bool slicing = false;  // one picture at a time
+  bool tiling = false;   // overlapping tiles, blended as diffusers does
+};
+
+// Immutable; forward functions are const and thread-safe.
+class AutoencoderKL {
+ public:
+  AutoencoderKL(const weights::Config& config, const nn::TensorSource& source);
+  ~AutoencoderKL();
+
+  // z [B, latent_channels, h, w] (already divided by the scaling factor) -> [B, out_channels, 8h, 8w], about -1..1.
+  at::Tensor decode(const at::Tensor& z, const AutoencoderOptions& options = {}) const;
+
+  struct Posterior {
+    at::Tensor mean;    // [B, latent_channels, h, w]
+    at::Tensor logvar;  // clamped to -30..20
+  };
+  // x [B, in_channels, H, W] in -1..1.
+  Posterior encode(const at::Tensor& x, const AutoencoderOptions& options = {}) const;
+
+  int64_t latent_channels() const;
+  int64_t spatial_factor() const;  // 2^(blocks-1), 8 for every known checkpoint
+  double scaling_factor() const;
+  double shift_factor() const;     // 0 when the config has none
+  bool force_upcast() const;       // decode in float32 (never plain float16)
+  const std::optional<std::vector<double>>& latents_mean() const;
+  const std::optional<std::vector<double>>& latents_std() const;
+
+ private:
+  struct Network;
+  std::unique_ptr<const Network> network_;
+};
+
+}  // namespace limner::engine::models

@@ -1,0 +1,41 @@
+// CLIPTextModel and CLIPTextModelWithProjection of transformers.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <optional>
+
+#include "engine/nn/row_adapters.h"
+#include "engine/nn/tensor_source.h"
+#include "engine/weights/config.h"
+
+namespace limner::engine::models {
+
+struct ClipTextOutput {
+  std::vector<at::Tensor> hidden_states;  // embeddings, then after each layer: num_hidden_layers + 1 of [B, L, C]
+  at::Tensor last_hidden_state;           // [B, L, C], after the final layer norm
+  at::Tensor pooled;                      // [B, C], or [B, projection_dim] with a projection
+};
+
+// Immutable; forward is const and thread-safe.
+class ClipTextModel {
+ public:
+  // `with_projection`: CLIPTextModelWithProjection. Throws Failure(kInvalidModel).
+  ClipTextModel(const weights::Config& config, const nn::TensorSource& source, bool with_projection);
+  ~ClipTextModel();
+
+  // ids: int64 [B, L], L <= max_position_embeddings.
+  ClipTextOutput forward(const at::Tensor& ids, const nn::RowAdapters& adapters = nn::no_adapters()) const;
+
+  int64_t hidden_size() const;
+  int64_t max_positions() const;
+  int64_t vocabulary_size() const;
+  int64_t layers() const;
+
+ private:
+  struct Network;
+  std::unique_ptr<const Network> network_;
+};
+
+}  // namespace limner::engine::models
