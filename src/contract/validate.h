@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,14 +11,15 @@
 
 namespace limner::contract {
 
-// What the chosen model and machine allow, and what they take when a field is absent.
+// What the chosen model and machine allow, and what is taken when a field is absent.
 struct Limits {
   std::int64_t multiple = 8;            // sides must be divisible by this
   std::int64_t smallest_side = 8;
-  std::int64_t largest_side = 8192;
+  std::int64_t largest_side = 16384;
   std::int64_t most_steps = 1000;
-  std::int64_t most_images = 256;
-  std::size_t longest_prompt = 65536;   // bytes
+  std::int64_t most_images = 1024;
+  std::int64_t most_clip_skip = 0;
+  std::size_t longest_prompt = 262144;  // bytes
   std::int64_t default_width = 1024;
   std::int64_t default_height = 1024;
   std::int64_t default_steps = 30;
@@ -26,36 +28,47 @@ struct Limits {
   std::vector<std::string> schedules;
 };
 
-// A request with every field present and in range. Only validate() makes one.
+// A request with every field present and in range. Plain data from here on.
 class ValidRequest {
  public:
-  const GenerationRequest* operator->() const { return &fields_; }
-  const GenerationRequest& fields() const { return fields_; }
-  std::uint64_t seed() const { return seed_; }
-  double guidance_scale() const { return guidance_scale_; }
+  const std::string& prompt() const { return asked_.prompt; }
+  const std::string& negative_prompt() const { return asked_.negative_prompt; }
+  std::int64_t width() const { return *asked_.width; }
+  std::int64_t height() const { return *asked_.height; }
+  std::int64_t steps() const { return *asked_.steps; }
+  double guidance_scale() const { return *asked_.guidance_scale; }
+  double guidance_rescale() const { return asked_.guidance_rescale; }
+  const std::string& sampler() const { return asked_.sampler; }
+  const std::string& schedule() const { return asked_.schedule; }
+  std::int64_t num_images() const { return asked_.num_images; }
+  std::int64_t clip_skip() const { return asked_.clip_skip; }
+  double eta() const { return asked_.eta; }
+  // Of image `index`: the request's seed + index.
+  std::uint64_t seed(std::int64_t index = 0) const {
+    return static_cast<std::uint64_t>(*asked_.seed) + static_cast<std::uint64_t>(index);
+  }
+  const MicroConditioning& micro() const { return asked_.micro; }
 
  private:
-  friend struct Validation validate(const GenerationRequest&, const Limits&, std::uint64_t);
-  ValidRequest() = default;
-  GenerationRequest fields_;
-  std::uint64_t seed_ = 0;
-  double guidance_scale_ = 0;
+  friend class Validator;
+  explicit ValidRequest(GenerationRequest asked) : asked_(std::move(asked)) {}
+  GenerationRequest asked_;  // every optional is filled
 };
 
 struct FieldError {
-  std::string field;
-  std::string message;
+  std::string field;    // the HTTP API's name: "guidance_scale"
+  std::string message;  // "must be between 0 and 100, got 1e+09"
 };
 
 // Either a request, or every wrong field at once.
 struct Validation {
-  std::vector<ValidRequest> request;  // one, or none when there are errors
+  std::optional<ValidRequest> request;
   std::vector<FieldError> errors;
-  bool ok() const { return errors.empty(); }
+  bool ok() const { return request.has_value(); }
   Error error() const;  // all of them in one sentence, kInvalidArgument
 };
 
-// `random_seed` is used when the request names none (0..2^32-1). Seeds may be 0..2^63-1.
-Validation validate(const GenerationRequest& request, const Limits& limits, std::uint64_t random_seed);
+// `random_seed` is taken when the request names none. Seeds may be 0..2^63-1-num_images.
+Validation validate(GenerationRequest request, const Limits& limits, std::uint64_t random_seed);
 
 }  // namespace limner::contract

@@ -6,7 +6,8 @@
 
 namespace limner::image {
 
-// Rows top to bottom, pixels left to right, R G B interleaved, no padding: pixels.size() == width * height * 3.
+// Rows top to bottom, pixels left to right, R G B interleaved, no padding: pixels.size() == width *
+// height * 3.
 struct Bitmap {
   std::int64_t width = 0;
   std::int64_t height = 0;

@@ -1,4 +1,5 @@
-// The CLIP byte-pair tokenizer, equal id by id to transformers' CLIPTokenizer (4 and 5) on any Unicode text.
+// The CLIP byte-pair tokenizer, equal id by id to transformers' CLIPTokenizer (4 and 5) on any
+// Unicode text.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +16,9 @@ namespace limner::prompt {
 // Immutable after load; safe to use from many threads at once.
 class ClipTokenizer {
  public:
-  // A tokenizer folder: vocab.json + merges.txt, or tokenizer.json alone; special tokens and model_max_length from
-  // special_tokens_map.json / tokenizer_config.json where present. Errors: kNotFound, kInvalidModel.
+  // A tokenizer folder: vocab.json + merges.txt, or tokenizer.json alone; special tokens and
+  // model_max_length from special_tokens_map.json / tokenizer_config.json where present. Errors:
+  // kNotFound, kInvalidModel.
   static Result<ClipTokenizer> load(const std::filesystem::path& folder);
 
   struct Token {
@@ -25,14 +27,16 @@ class ClipTokenizer {
     std::size_t end = 0;
   };
 
-  // The ids of `text` without begin and end tokens. Text must be valid UTF-8 (kInvalidArgument names the byte offset).
+  // The ids of `text` without begin and end tokens. Text must be valid UTF-8 (kInvalidArgument
+  // names the byte offset).
   Result<std::vector<Token>> tokenize(std::string_view text) const;
 
   struct Encoding {
     std::vector<std::int32_t> ids;  // exactly max_length(): begin, tokens, end, padding
     std::string cut;                // the part of the text that did not fit, "" when all did
   };
-  // What diffusers does: truncate to max_length() - 2 tokens and pad with this tokenizer's own pad token.
+  // What diffusers does: truncate to max_length() - 2 tokens and pad with this tokenizer's own pad
+  // token.
   Result<Encoding> encode(std::string_view text) const;
 
   std::int32_t begin_id() const;

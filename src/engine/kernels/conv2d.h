@@ -10,8 +10,9 @@ struct Conv2dOptions {
   int64_t padding = 0;
 };
 
-// x [B, in, H, W] (channels-last is the fast layout) in the compute dtype; weight [out, in, kh, kw] in the compute
-// dtype or a smaller storage dtype; bias [out] or undefined. Returns [B, out, H', W'] in x's memory format.
+// x [B, in, H, W] (channels-last is the fast layout) in the compute dtype; weight [out, in, kh, kw]
+// in the compute dtype or a smaller storage dtype; bias [out] or undefined. Returns [B, out, H',
+// W'] in x's memory format.
 at::Tensor conv2d(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                   const Conv2dOptions& options);
 

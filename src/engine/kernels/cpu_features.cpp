@@ -11,7 +11,8 @@ CpuFeatures detect() {
   features.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   features.avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  if (!features.avx512) return features;  // the leaves below need the operating system to save the registers
+  if (!features.avx512)
+    return features;  // the leaves below need the operating system to save the registers
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
     features.avx512_fp16 = (d >> 23) & 1;
@@ -28,6 +29,8 @@ const CpuFeatures& cpu_features() {
   return features;
 }
 
-bool has_fast_bfloat16() { return cpu_features().avx512_bf16 || cpu_features().amx_bf16; }
+bool has_fast_bfloat16() {
+  return cpu_features().avx512_bf16 || cpu_features().amx_bf16;
+}
 
 }  // namespace limner::engine::kernels

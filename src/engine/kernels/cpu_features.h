@@ -13,8 +13,8 @@ struct CpuFeatures {
 
 const CpuFeatures& cpu_features();
 
-// True where matrix products in bfloat16 are faster than in float32. Elsewhere bfloat16 is a storage format only:
-// weights stay in it, and the arithmetic is done in float32.
+// True where matrix products in bfloat16 are faster than in float32. Elsewhere bfloat16 is a
+// storage format only: weights stay in it, and the arithmetic is done in float32.
 bool has_fast_bfloat16();
 
 }  // namespace limner::engine::kernels

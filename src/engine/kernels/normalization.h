@@ -11,8 +11,8 @@ struct GroupNormOptions {
   bool silu = false;  // apply x*sigmoid(x) after the affine map
 };
 
-// x [B, C, H, W] or [B, C, L]; weight and bias [C] in x's dtype or float32. Statistics in float32. Keeps x's memory
-// format.
+// x [B, C, H, W] or [B, C, L]; weight and bias [C] in x's dtype or float32. Statistics in float32.
+// Keeps x's memory format.
 at::Tensor group_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                       const GroupNormOptions& options);
 

@@ -20,9 +20,11 @@ struct AutoencoderOptions {
 class AutoencoderKL {
  public:
   AutoencoderKL(const weights::Config& config, const nn::TensorSource& source);
+  AutoencoderKL(AutoencoderKL&&) noexcept;
   ~AutoencoderKL();
 
-  // z [B, latent_channels, h, w] (already divided by the scaling factor) -> [B, out_channels, 8h, 8w], about -1..1.
+  // z [B, latent_channels, h, w] (already divided by the scaling factor) -> [B, out_channels, 8h,
+  // 8w], about -1..1.
   at::Tensor decode(const at::Tensor& z, const AutoencoderOptions& options = {}) const;
 
   struct Posterior {
@@ -35,8 +37,10 @@ class AutoencoderKL {
   int64_t latent_channels() const;
   int64_t spatial_factor() const;  // 2^(blocks-1), 8 for every known checkpoint
   double scaling_factor() const;
-  double shift_factor() const;     // 0 when the config has none
-  bool force_upcast() const;       // decode in float32 (never plain float16)
+  double shift_factor() const;         // 0 when the config has none
+  bool force_upcast() const;           // decode in float32 (never plain float16)
+  int64_t tile_sample_size() const;    // side in pixels of a tile when tiling
+  int64_t full_size_channels() const;  // widest activation of the decoder at full picture size
   const std::optional<std::vector<double>>& latents_mean() const;
   const std::optional<std::vector<double>>& latents_std() const;
 

@@ -13,25 +13,31 @@
 namespace limner::engine::models {
 
 struct ClipTextOutput {
-  std::vector<at::Tensor> hidden_states;  // embeddings, then after each layer: num_hidden_layers + 1 of [B, L, C]
-  at::Tensor last_hidden_state;           // [B, L, C], after the final layer norm
-  at::Tensor pooled;                      // [B, C], or [B, projection_dim] with a projection
+  std::vector<at::Tensor>
+      hidden_states;  // embeddings, then after each layer: num_hidden_layers + 1 of [B, L, C]
+  at::Tensor last_hidden_state;  // [B, L, C], after the final layer norm
+  at::Tensor pooled;             // [B, C], or [B, projection_dim] with a projection
 };
 
 // Immutable; forward is const and thread-safe.
 class ClipTextModel {
  public:
   // `with_projection`: CLIPTextModelWithProjection. Throws Failure(kInvalidModel).
-  ClipTextModel(const weights::Config& config, const nn::TensorSource& source, bool with_projection);
+  ClipTextModel(const weights::Config& config, const nn::TensorSource& source,
+                bool with_projection);
+  ClipTextModel(ClipTextModel&&) noexcept;
   ~ClipTextModel();
 
   // ids: int64 [B, L], L <= max_position_embeddings.
-  ClipTextOutput forward(const at::Tensor& ids, const nn::RowAdapters& adapters = nn::no_adapters()) const;
+  ClipTextOutput forward(const at::Tensor& ids,
+                         const nn::RowAdapters& adapters = nn::no_adapters()) const;
 
   int64_t hidden_size() const;
   int64_t max_positions() const;
   int64_t vocabulary_size() const;
   int64_t layers() const;
+  // The norm that last_hidden_state has passed, for callers that take an earlier state (clip skip).
+  at::Tensor final_layer_norm(const at::Tensor& hidden_state) const;
 
  private:
   struct Network;

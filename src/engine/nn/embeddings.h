@@ -14,7 +14,8 @@ struct SinusoidOptions {
   double max_period = 10000.0;
 };
 
-// timesteps [N] float32 -> [N, width] float32: sin | cos (or cos | sin when flipped); an odd width gets a zero column.
+// timesteps [N] float32 -> [N, width] float32: sin | cos (or cos | sin when flipped); an odd width
+// gets a zero column.
 at::Tensor sinusoidal_embedding(const at::Tensor& timesteps, const SinusoidOptions& options);
 
 // linear_1, activation, linear_2.
@@ -25,7 +26,7 @@ class TimestepEmbedding {
     int64_t out = 0;
   };
   TimestepEmbedding(const TensorSource& source, const Size& size, Activation act);
-  at::Tensor operator()(const at::Tensor& x) const;
+  at::Tensor operator()(const at::Tensor& x, const RowAdapters& adapters = no_adapters()) const;
 
  private:
   Linear linear_1_, linear_2_;

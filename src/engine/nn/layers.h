@@ -1,4 +1,5 @@
-// The layers every network is made of. All are immutable after construction and safe to call from many threads.
+// The layers every network is made of. All are immutable after construction and safe to call from
+// many threads.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,8 +13,8 @@
 
 namespace limner::engine::nn {
 
-// y = x W^T + b. Several layers that read the same x can be fused into one product (to_q, to_k, to_v); adapters still
-// find each part by its own name.
+// y = x W^T + b. Several layers that read the same x can be fused into one product (to_q, to_k,
+// to_v); adapters still find each part by its own name.
 class Linear {
  public:
   struct Size {
@@ -83,7 +84,8 @@ class LayerNorm {
   at::Tensor weight_, bias_;
 };
 
-// Rows of a table by index.
+// Rows of a table by index. The table stays in the storage dtype; only the rows asked for are
+// widened.
 class Embedding {
  public:
   struct Size {
@@ -91,15 +93,17 @@ class Embedding {
     int64_t width = 0;
   };
   Embedding(const TensorSource& source, const Size& size);
-  at::Tensor operator()(const at::Tensor& ids) const;  // int64 [...] -> [..., width]
+  at::Tensor operator()(const at::Tensor& ids) const;  // int64 [...] -> [..., width], compute dtype
   const at::Tensor& table() const { return table_; }
 
  private:
-  at::Tensor table_;  // [rows, width], compute dtype
+  at::Tensor table_;  // [rows, width]
+  at::ScalarType compute_;
 };
 
-// By its diffusers/transformers name: silu, swish, gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, relu, mish.
-// Throws Failure(kInvalidModel) for a name it does not know.
+// By its diffusers/transformers name: silu, swish, gelu, gelu_new, gelu_pytorch_tanh, quick_gelu,
+// relu, mish. Upper case is accepted, as diffusers does. Throws Failure(kInvalidModel) for a name
+// it does not know.
 using Activation = at::Tensor (*)(const at::Tensor&);
 Activation activation(const std::string& name, const std::string& where);
 

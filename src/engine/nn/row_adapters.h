@@ -1,5 +1,6 @@
-// RowAdapters: which rows of a batch add which low-rank branch to which layer. Handed down every forward beside the
-// tensors; layers ask it and never own an adapter, so base weights are never written.
+// RowAdapters: which rows of a batch add which low-rank branch to which layer. Handed down every
+// forward beside the tensors; layers ask it and never own an adapter, so base weights are never
+// written.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,8 +12,9 @@
 
 namespace limner::engine::nn {
 
-// y[first..last) += scale * up(down(x[first..last))). For a linear layer down is [r, in] and up [out, r]; for a
-// convolution down is [r, in, kh, kw] (the layer's own stride and padding) and up [out, r, 1, 1].
+// y[first..last) += scale * up(down(x[first..last))). For a linear layer down is [r, in] and up
+// [out, r]; for a convolution down is [r, in, kh, kw] (the layer's own stride and padding) and up
+// [out, r, 1, 1].
 struct LowRankBranch {
   int64_t first_row = 0;
   int64_t last_row = 0;  // exclusive

@@ -11,8 +11,12 @@ at::Tensor Noise::normal(at::IntArrayRef shape) {
   return at::randn(shape, generator_, at::TensorOptions(at::kFloat));
 }
 
-at::Tensor Noise::state() const { return generator_.get_state(); }
+at::Tensor Noise::state() const {
+  return generator_.get_state();
+}
 
-void Noise::restore(const at::Tensor& state) { generator_.set_state(state); }
+void Noise::restore(const at::Tensor& state) {
+  generator_.set_state(state);
+}
 
 }  // namespace limner::engine::samplers

@@ -8,14 +8,14 @@
 
 namespace limner::engine::samplers {
 
-// Owned by one Picture; not thread-safe. Draws exactly what `torch.randn(shape, generator=torch.Generator("cpu")
-// .manual_seed(seed))` draws, in the same order.
+// Owned by one Picture; not thread-safe. Draws exactly what `torch.randn(shape,
+// generator=torch.Generator("cpu") .manual_seed(seed))` draws, in the same order.
 class Noise {
  public:
   explicit Noise(std::uint64_t seed);
   at::Tensor normal(at::IntArrayRef shape);  // float32, on the CPU
 
-  at::Tensor state() const;                  // the generator's bytes (uint8)
+  at::Tensor state() const;  // the generator's bytes (uint8)
   void restore(const at::Tensor& state);
 
  private:

@@ -21,11 +21,17 @@ struct SamplerInfo {
 const std::vector<SamplerInfo>& all_samplers();
 const std::vector<std::string>& all_schedules();
 
-// `scheduler_config` is the checkpoint's scheduler_config.json. With an empty request.name the sampler is the one its
-// `_class_name` and flags say. When another name is asked for, the shared settings (betas, prediction type, spacing,
-// offset, shifts) carry over and the rest takes that sampler's defaults, as diffusers' `from_config` does.
-// Errors: kInvalidArgument for an unknown sampler or schedule (with near names), one that this sampler cannot take, or
-// steps outside 1..1000; kInvalidModel for a config key that would change the computation and is not known.
+// Our name of the sampler the checkpoint itself asks for. kInvalidModel for a class that is not
+// known.
+Result<std::string> checkpoint_sampler(const nlohmann::json& scheduler_config);
+
+// `scheduler_config` is the checkpoint's scheduler_config.json. With an empty request.name the
+// sampler is the one its
+// `_class_name` and flags say. When another name is asked for, the shared settings (betas,
+// prediction type, spacing, offset, shifts) carry over and the rest takes that sampler's defaults,
+// as diffusers' `from_config` does. Errors: kInvalidArgument for an unknown sampler or schedule
+// (with near names), one that this sampler cannot take, or steps outside 1..1000; kInvalidModel for
+// a config key that would change the computation and is not known.
 Result<std::unique_ptr<Sampler>> make_sampler(const nlohmann::json& scheduler_config,
                                               const SamplerRequest& request);
 

@@ -1,5 +1,6 @@
-// A safetensors file over a read-only memory map. Format and rules: safetensors reference (u64 little-endian header
-// length, JSON header, tensors without holes); the rules are all checked before any byte is handed out.
+// A safetensors file over a read-only memory map. Format and rules: safetensors reference (u64
+// little-endian header length, JSON header, tensors without holes); the rules are all checked
+// before any byte is handed out.
 #pragma once
 
 #include <cstddef>
@@ -23,9 +24,13 @@ struct TensorView {
 };
 
 // Immutable and movable; views stay valid for the object's life. Safe to read from many threads.
+// Offsets need not be multiples of the element size, so bytes.data() may be unaligned. A file that
+// is cut off by somebody else while it is mapped kills whoever touches the lost pages (SIGBUS):
+// call prefetch right before reading, which notices.
 class SafetensorsFile {
  public:
-  // Fails with kNotFound, kIo, or kInvalidModel (a sentence naming file, tensor and rule).
+  // Fails with kNotFound, kIo, kUnsupported (a pickle or another format, told by content) or
+  // kInvalidModel (a sentence naming file, tensor and rule).
   static Result<SafetensorsFile> open(const std::filesystem::path& path);
 
   SafetensorsFile(SafetensorsFile&&) noexcept;
@@ -37,7 +42,13 @@ class SafetensorsFile {
   const std::filesystem::path& path() const;
   std::uint64_t file_size() const;
 
-  // Tells the system that these pages will not be read again soon (after they were copied elsewhere).
+  // Brings the tensor's pages in with one system call. Fails with kInvalidModel when the file's
+  // size or time of change is not what it was at open, kIo when its pages cannot be read.
+  Result<void> prefetch(const TensorView& tensor) const;
+  // Whether the view points into this file.
+  bool owns(const TensorView& tensor) const;
+  // Tells the system that these pages will not be read again soon (after they were copied
+  // elsewhere).
   void release(const TensorView& tensor) const;
 
  private:
@@ -46,15 +57,18 @@ class SafetensorsFile {
   std::unique_ptr<State> state_;
 };
 
-// Writes tensors to `path` (temporary file, fsync, rename), keys sorted, header padded to 8 bytes, as the reference
-// library lays them out.
+// Writes tensors to `path` (temporary file, fsync, rename), wide dtypes first and names sorted
+// within each, header padded to 8 bytes: the same bytes as the reference library writes. Fails with
+// kInvalidArgument (a name twice or not UTF-8, a shape that does not fill its bytes) or kIo; then
+// `path` is as it was.
 struct TensorToWrite {
   std::string name;
   DType dtype;
   std::vector<std::int64_t> shape;
   std::span<const std::byte> bytes;
 };
-Result<void> write_safetensors(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
+Result<void> write_safetensors(const std::filesystem::path& path,
+                               std::vector<TensorToWrite> tensors,
                                const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace limner::engine::weights

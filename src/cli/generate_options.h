@@ -1,0 +1,51 @@
+// The options of `limner generate` and `limner bench`, parsed and not yet checked against a model.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "cli/console.h"
+#include "contract/generation_request.h"
+
+namespace limner::cli {
+
+// Where and how a model is placed.
+struct ModelOptions {
+  std::string model = "miniature";  // a name, or a folder
+  std::string variant;
+  std::string dtype = "auto";
+  std::string device = "auto";
+  int threads = 0;
+  bool vae_tiling = false;
+  bool vae_slicing = false;
+};
+
+struct GenerateOptions {
+  ModelOptions place;
+  contract::GenerationRequest request;
+  std::int64_t batch_size = 1;
+  std::string output = "limner-{seed}.png";
+  std::string format;                  // "": from the output's extension
+  int quality = 92;
+  std::filesystem::path dump_tensors;  // empty: none
+  std::filesystem::path preview;       // empty: none
+};
+
+struct BenchOptions {
+  ModelOptions place;
+  std::optional<std::int64_t> width, height;
+  std::int64_t steps = 8;
+  std::int64_t batch_size = 1;
+  std::optional<double> guidance_scale;
+  std::string prompt = "a red circle above a blue square on a white background";
+};
+
+void add_model_options(CLI::App& command, ModelOptions& options);
+void add_generate_options(CLI::App& command, GenerateOptions& options);
+void add_bench_options(CLI::App& command, BenchOptions& options);
+
+}  // namespace limner::cli

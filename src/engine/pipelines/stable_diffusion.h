@@ -1,0 +1,10 @@
+// Stable Diffusion 1.x and 2.x: one CLIP text encoder, its last hidden state as the prompt.
+#pragma once
+
+#include "engine/pipelines/pipeline.h"
+
+namespace limner::engine::pipelines {
+
+std::unique_ptr<const Pipeline> load_stable_diffusion(const LoadRequest& request);
+
+}  // namespace limner::engine::pipelines
