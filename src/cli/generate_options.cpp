@@ -52,7 +52,7 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
 
 void add_generate_options(CLI::App& command, GenerateOptions& options) {
   contract::GenerationRequest& request = options.request;
-  command.add_option("prompt", request.prompt, "What to draw")->required();
+  command.add_option("prompt", request.prompt, "What to draw; - reads it from standard input")->required();
   const std::string what = "Picture";
   command.add_option("--negative-prompt", request.negative_prompt, "What to keep away from")->group(what);
   command.add_option("--width", request.width, "Pixels, divisible by 8; default: the model's own size")->group(what);

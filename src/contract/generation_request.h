@@ -15,20 +15,20 @@ struct MicroConditioning {
 };
 
 struct GenerationRequest {
-  std::string prompt;
-  std::string negative_prompt;
-  std::optional<std::int64_t> width;   // absent: the model's own size
-  std::optional<std::int64_t> height;
-  std::optional<std::int64_t> steps;   // absent: the model's default
-  std::optional<double> guidance_scale;
+  std::string prompt{};
+  std::string negative_prompt{};
+  std::optional<std::int64_t> width{};   // absent: the model's own size
+  std::optional<std::int64_t> height{};
+  std::optional<std::int64_t> steps{};   // absent: the model's default
+  std::optional<double> guidance_scale{};
   double guidance_rescale = 0.0;       // 0..1 (Lin et al. 2023, section 3.4)
-  std::string sampler;                 // "": the checkpoint's own
+  std::string sampler{};                 // "": the checkpoint's own
   std::string schedule = "default";
-  std::optional<std::int64_t> seed;    // absent: a random one is chosen and reported
+  std::optional<std::int64_t> seed{};    // absent: a random one is chosen and reported
   std::int64_t num_images = 1;
   std::int64_t clip_skip = 0;          // text-encoder layers left out at the end, beyond the model's own choice
   double eta = 0.0;                    // 0..1, for ddim and tcd-like samplers
-  MicroConditioning micro;
+  MicroConditioning micro{};
 };
 
 }  // namespace limner::contract

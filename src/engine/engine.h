@@ -33,8 +33,8 @@ std::vector<std::string> schedule_names();
 
 // What a request needs. A plain value with a key; adapters and controls join it here.
 struct Composition {
-  std::filesystem::path model;  // a diffusers folder
-  std::string variant;          // "fp16" for *.fp16.safetensors; "": whatever is there
+  std::filesystem::path model{};  // a diffusers folder
+  std::string variant{};        // "fp16" for *.fp16.safetensors; "": whatever is there
   Precision precision = Precision::kAuto;
   std::string device = "auto";  // auto, cpu, cuda, cuda:N
   bool vae_tiling = false;
@@ -44,7 +44,7 @@ struct Composition {
 
 struct EngineOptions {
   int threads = 0;                           // 0: one per core
-  std::optional<std::uint64_t> memory_budget;  // bytes the engine may use; absent: what the machine has free
+  std::optional<std::uint64_t> memory_budget{};  // bytes the engine may use; absent: what the machine has free
 };
 
 // What drawing one picture needs, in bytes, estimated before anything is allocated.

@@ -74,6 +74,7 @@ const Vips& shared_vips() {
   return vips;
 }
 
+// AVIF's default effort takes five times as long for a quarter fewer bytes.
 std::string save_options(Format format, int quality) {
   switch (format) {
     case Format::kJpeg:
@@ -81,7 +82,7 @@ std::string save_options(Format format, int quality) {
     case Format::kWebp:
       return fmt::format(".webp[Q={}]", quality);
     default:
-      return fmt::format(".avif[Q={}]", quality);
+      return fmt::format(".avif[Q={},effort=2]", quality);
   }
 }
 

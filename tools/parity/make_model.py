@@ -88,6 +88,17 @@ def build(cls, config, dtype, generator):
     return module
 
 
+def write_scheduler(folder, class_name, settings):
+    """scheduler_config.json; `clip_sample` is there for the samplers that know it, as in published checkpoints.
+
+    With random weights a clipped sample would make a run chaotic: rounding errors grow by ten at every step.
+    """
+    getattr(diffusers, class_name)(**settings).save_pretrained(folder)
+    path = folder / "scheduler_config.json"
+    config = dict({"clip_sample": False}, **json.loads(path.read_text()))
+    path.write_text(json.dumps(dict(sorted(config.items())), indent=2) + "\n")
+
+
 def make_model(shape, output, seed=0, dtype=torch.float32, scheduler=None, prediction=None, variant=None):
     """Write the model `shape` (a key of SHAPES) to the folder `output`."""
     spec = SHAPES[shape]
@@ -102,7 +113,7 @@ def make_model(shape, output, seed=0, dtype=torch.float32, scheduler=None, predi
         class_name = scheduler
     if prediction:
         settings = dict(settings, prediction_type=prediction)
-    getattr(diffusers, class_name)(**settings).save_pretrained(output / "scheduler")
+    write_scheduler(output / "scheduler", class_name, settings)
     index["scheduler"] = ["diffusers", class_name]
 
     for suffix, pad, cls in (("", END, CLIPTextModel), ("_2", "!", CLIPTextModelWithProjection)):

@@ -1,5 +1,6 @@
 """Run a Diffusers model folder with diffusers and keep every tensor that `limner generate --dump-tensors` names."""
 
+import functools
 import inspect
 import os
 
@@ -51,6 +52,7 @@ def capture(pipeline, case):
     def wrap(owner, method, after):
         original = getattr(owner, method)
 
+        @functools.wraps(original)  # pipelines read the signature to know what to pass
         def call(*args, **kwargs):
             answer = original(*args, **kwargs)
             return after(answer, inspect.signature(original).bind(*args, **kwargs).arguments) or answer

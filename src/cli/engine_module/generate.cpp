@@ -1,8 +1,11 @@
 // `limner generate`: from options to pictures on the disk.
 #include <fmt/format.h>
 
+#include <unistd.h>
+
 #include <chrono>
-#include <fstream>
+#include <iostream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -65,6 +68,13 @@ Result<image::Format> output_format(const GenerateOptions& options) {
   return image::format_from_name(extension.substr(1));
 }
 
+// The prompt "-": all of standard input, without its last line end.
+std::string read_standard_input() {
+  std::string text{std::istreambuf_iterator<char>(std::cin), {}};
+  if (!text.empty() && text.back() == '\n') text.pop_back();
+  return text;
+}
+
 // Says no before an hour of drawing, not after.
 Result<void> check_writable(const fs::path& file) {
   const fs::path folder = file.has_parent_path() ? file.parent_path() : fs::path(".");
@@ -102,6 +112,7 @@ class Run {
     format_ = *format;
     const std::uint64_t random_seed = std::random_device{}();
     contract::GenerationRequest asked = options_.request;
+    if (asked.prompt == "-") asked.prompt = read_standard_input();
     if (!asked.seed) asked.seed = static_cast<std::int64_t>(random_seed);
     if (const auto early = contract::validate(asked, limits_of_any_model(), 0); !early.ok()) return early.error();
     if (const auto good = check_writable(output_path(options_, static_cast<std::uint64_t>(*asked.seed), 0)); !good.ok()) {

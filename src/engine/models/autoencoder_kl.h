@@ -24,7 +24,7 @@ class AutoencoderKL {
   ~AutoencoderKL();
 
   // z [B, latent_channels, h, w] (already divided by the scaling factor) -> [B, out_channels, 8h,
-  // 8w], about -1..1.
+  // 8w], about -1..1, in the compute dtype, channels-last.
   at::Tensor decode(const at::Tensor& z, const AutoencoderOptions& options = {}) const;
 
   struct Posterior {

@@ -1,6 +1,7 @@
 #include "engine/models/unet_2d_condition_model.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include <fstream>

@@ -67,6 +67,36 @@ void check_finite(const TensorView& view, const std::string& who) {
   if (!finite) refuse(who, "holds a NaN or an infinity: the file is damaged, or the training was");
 }
 
+// [out, in, positions] -> [out, positions, in] of elements of one width. One output channel fits
+// the first cache, which makes this several times as fast as the general strided copy.
+template <typename Bits>
+void swap_channels_and_positions(const void* from, void* to, std::int64_t out, std::int64_t in,
+                                 std::int64_t positions) {
+  const std::int64_t grain = std::max<std::int64_t>(
+      1, (std::int64_t{1} << 18) / std::max<std::int64_t>(1, in * positions));
+  at::parallel_for(0, out, grain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t o = begin; o < end; ++o) {
+      const Bits* source = static_cast<const Bits*>(from) + o * in * positions;
+      Bits* target = static_cast<Bits*>(to) + o * in * positions;
+      for (std::int64_t p = 0; p < positions; ++p) {
+        for (std::int64_t i = 0; i < in; ++i) target[p * in + i] = source[i * positions + p];
+      }
+    }
+  });
+}
+
+// `weight` [out, in, kh, kw], contiguous, on the CPU.
+at::Tensor to_channels_last(const at::Tensor& weight) {
+  if (weight.dim() != 4 || weight.is_contiguous(at::MemoryFormat::ChannelsLast)) return weight;
+  at::Tensor result =
+      at::empty(weight.sizes(), weight.options().memory_format(at::MemoryFormat::ChannelsLast));
+  const auto swap = weight.element_size() == 2 ? swap_channels_and_positions<std::uint16_t>
+                                               : swap_channels_and_positions<std::uint32_t>;
+  swap(weight.const_data_ptr(), result.mutable_data_ptr(), weight.size(0), weight.size(1),
+       weight.size(2) * weight.size(3));
+  return result;
+}
+
 }  // namespace
 
 struct TensorSource::Ledger {
@@ -149,9 +179,7 @@ at::Tensor TensorSource::take_channels_last(std::string_view name, at::IntArrayR
   const std::string full = name_of(name);
   const TensorView& view = ledger_->look_up(full, shape);
   const at::Tensor stored = ledger_->open(full, shape, view);
-  const at::Tensor placed =
-      stored.to(placement().device, placement().storage, /*non_blocking=*/false, /*copy=*/false,
-                at::MemoryFormat::ChannelsLast);
+  const at::Tensor placed = to_channels_last(stored.to(placement().storage)).to(placement().device);
   if (placed.data_ptr() != view.bytes.data()) ledger_->weights->release(view);
   return placed;
 }

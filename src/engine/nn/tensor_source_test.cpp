@@ -90,11 +90,20 @@ TEST_F(TensorSourceTest, ConvertsToStorageAndComputeDtypes) {
 }
 
 TEST_F(TensorSourceTest, ConvolutionsComeChannelsLast) {
-  const at::Tensor w = at::randn({6, 4, 3, 3});
-  add("w", w);
-  const at::Tensor taken = source().take_channels_last("w", {6, 4, 3, 3});
-  EXPECT_TRUE(taken.is_contiguous(at::MemoryFormat::ChannelsLast));
-  EXPECT_TRUE(at::equal(taken, w));
+  const std::vector<std::vector<std::int64_t>> shapes = {
+      {6, 4, 3, 3}, {320, 130, 3, 3}, {5, 7, 1, 1}, {1, 1, 3, 3}, {4, 3, 2, 5}, {0, 4, 3, 3}};
+  for (const auto& shape : shapes) {
+    for (const at::ScalarType storage : {at::kFloat, at::kBFloat16}) {
+      tensors_.clear();
+      const at::Tensor w = at::randn(shape);
+      add("w", w);
+      const at::Tensor taken =
+          source({.storage = storage, .compute = at::kFloat}).take_channels_last("w", shape);
+      EXPECT_TRUE(taken.is_contiguous(at::MemoryFormat::ChannelsLast));
+      EXPECT_EQ(taken.scalar_type(), storage);
+      EXPECT_TRUE(at::equal(taken, w.to(storage)));
+    }
+  }
 }
 
 TEST_F(TensorSourceTest, TensorsOutliveTheSource) {

@@ -1,4 +1,4 @@
-// Builds a network from a component folder: config, weights, network, and the check that nothing was left over.
+// Builds a network from a component folder: config, weights, network.
 #pragma once
 
 #include <fmt/format.h>
@@ -21,7 +21,7 @@ inline const weights::ComponentEntry& require_component(const weights::ModelFold
   return found->second;
 }
 
-// build(config, source) makes the network.
+// build(config, source) makes the network, which checks that nothing was left over.
 template <typename Build>
 auto build_component(const LoadRequest& request, const std::string& component,
                      const nn::Placement& placement, Build build) {
@@ -30,10 +30,7 @@ auto build_component(const LoadRequest& request, const std::string& component,
   const nn::TensorSource source(
       weights::Weights::open_component(request.folder.root / component, request.variant).value_or_throw(),
       placement);
-  auto network = build(config, source);
-  config.finish();
-  source.finish();
-  return network;
+  return build(config, source);
 }
 
 }  // namespace limner::engine::pipelines

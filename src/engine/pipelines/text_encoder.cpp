@@ -9,6 +9,17 @@
 namespace limner::engine::pipelines {
 namespace {
 
+// A text of readable length: the middle of a long one is left out, never half a UTF-8 character.
+std::string elided(const std::string& text) {
+  constexpr std::size_t kShown = 2000;
+  if (text.size() <= kShown) return text;
+  const auto continues = [&](std::size_t at) { return (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80; };
+  std::size_t head = kShown / 2, tail = text.size() - kShown / 2;
+  while (continues(head)) --head;
+  while (continues(tail)) ++tail;
+  return text.substr(0, head) + " [...] " + text.substr(tail);
+}
+
 models::ClipTextModel load_model(const LoadRequest& request, const std::string& component) {
   const weights::ComponentEntry& entry = require_component(request.folder, component);
   const bool with_projection = entry.class_name == "CLIPTextModelWithProjection";
@@ -47,10 +58,8 @@ models::ClipTextOutput TextEncoder::encode(const std::string& text,
                                            std::vector<std::string>& warnings) const {
   const prompt::ClipTokenizer::Encoding encoding = tokenizer_.encode(text).value_or_throw();
   if (!encoding.cut.empty()) {
-    const std::string shown =
-        encoding.cut.size() <= 400 ? encoding.cut : encoding.cut.substr(0, 400) + "...";
     std::string warning = fmt::format("the prompt is longer than {} tokens; this part was cut: \"{}\"",
-                                      tokenizer_.max_length() - 2, shown);
+                                      tokenizer_.max_length() - 2, elided(encoding.cut));
     if (std::find(warnings.begin(), warnings.end(), warning) == warnings.end()) {
       warnings.push_back(std::move(warning));
     }

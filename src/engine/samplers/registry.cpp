@@ -332,6 +332,19 @@ void check_request(const Row& row, const Settings& settings, SamplerRequest& req
   }
 }
 
+// Betas that are legal one by one can still leave no signal, or no noise, at all.
+void check_finite(const Sampler& sampler) {
+  const auto finite = [](double value) { return std::isfinite(value); };
+  const std::vector<double>& sigmas = sampler.sigmas();
+  if (std::all_of(sigmas.begin(), sigmas.end(), finite) &&
+      (sigmas.empty() || sigmas.front() > 0.0 || sigmas.back() > 0.0) &&
+      std::all_of(sampler.timesteps().begin(), sampler.timesteps().end(), finite)) {
+    return;
+  }
+  throw Failure(ErrorCode::kInvalidModel,
+                "[sampler] the betas of scheduler_config.json give no usable noise levels");
+}
+
 // The named twin decides whether noise is drawn, whatever the checkpoint's algorithm_type says.
 void apply_name(const Row& row, Settings& settings) {
   std::string& type = settings.algorithm_type;
@@ -357,7 +370,9 @@ SamplerPtr make(const nlohmann::json& scheduler_config, SamplerRequest request) 
   check_model_kind(*row, class_name, settings);
   apply_schedule(*row, request.schedule, settings);
   check_request(*row, settings, request);
-  return row->make(settings, request);
+  SamplerPtr sampler = row->make(settings, request);
+  check_finite(*sampler);
+  return sampler;
 }
 
 }  // namespace

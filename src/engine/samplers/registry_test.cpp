@@ -232,6 +232,28 @@ TEST(Registry, OnlyStochasticSamplersDrawNoise) {
   }
 }
 
+TEST(Registry, NonsenseConfigsAreErrors) {
+  const json configs[] = {
+      nullptr,
+      json::array({1, 2}),
+      {{"_class_name", 7}},
+      {{"num_train_timesteps", 0}},
+      {{"num_train_timesteps", "many"}},
+      {{"beta_start", -1.0}},
+      {{"beta_end", 1e300}},
+      {{"beta_start", 0.0}, {"beta_end", 0.0}},
+      {{"beta_start", 0.99}, {"beta_end", 0.999}},
+      {{"trained_betas", {0.1, 0.2}}},
+      {{"solver_order", 9}},
+  };
+  for (const json& config : configs) {
+    SCOPED_TRACE(config.dump());
+    const auto made = make_sampler(config, request_of("euler"));
+    ASSERT_FALSE(made.ok());
+    EXPECT_EQ(made.error().code, ErrorCode::kInvalidModel) << made.error().message;
+  }
+}
+
 TEST(Registry, NamesAndTitlesAreUnique) {
   std::set<std::string> names;
   std::set<std::string> titles;

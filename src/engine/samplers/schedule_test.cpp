@@ -205,6 +205,11 @@ TEST(FlowSchedule, KnownModels) {
   }
 }
 
+TEST(FlowSchedule, OneStepFromPureNoiseIsNotStretched) {
+  const auto sampler = sampler_of("flow_euler", {{"shift", 1.5}, {"shift_terminal", 0.02}}, 1);
+  expect_values(sampler->sigmas(), {1.0, 0.0}, 0.0);
+}
+
 TEST(FlowSchedule, ShiftGrowsWithTheTokenCount) {
   Settings flux;
   EXPECT_NEAR(dynamic_mu(flux, 1024), 0.63, 1e-9);

@@ -197,6 +197,7 @@ std::vector<double> curve_sigmas(Curve curve, double largest, double smallest, i
 
 void stretch_to_terminal(std::vector<double>& sigmas, double terminal) {
   const double factor = (1.0 - sigmas.back()) / (1.0 - terminal);
+  if (factor <= 0.0) return;  // a single step from pure noise has nothing to stretch
   for (double& sigma : sigmas) sigma = 1.0 - (1.0 - sigma) / factor;
 }
 
