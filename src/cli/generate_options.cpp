@@ -16,7 +16,7 @@ CLI::Validator pair_of_integers(char separator, const char* shape) {
         const bool good = at != std::string::npos && digits(text.substr(0, at)) && digits(text.substr(at + 1));
         return good ? std::string() : fmt::format("'{}' is not of the form {}", text.substr(0, 64), shape);
       },
-      shape);
+      "");
 }
 
 template <typename Store>
