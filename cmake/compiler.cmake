@@ -3,12 +3,16 @@ if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
 endif()
 
-add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Wno-unused-parameter -Wno-psabi)
+# nvcc takes none of these as they stand.
+set(LIMNER_HOST_LANGUAGES "$<COMPILE_LANGUAGE:C,CXX>")
+add_compile_options(
+  "$<${LIMNER_HOST_LANGUAGES}:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wno-unused-parameter;-Wno-psabi>")
 if(LIMNER_WERROR)
-  add_compile_options(-Werror)
+  add_compile_options("$<${LIMNER_HOST_LANGUAGES}:-Werror>")
 endif()
 if(LIMNER_SANITIZE)
-  add_compile_options(-fsanitize=${LIMNER_SANITIZE} -fno-omit-frame-pointer -g1)
+  add_compile_options(
+    "$<${LIMNER_HOST_LANGUAGES}:-fsanitize=${LIMNER_SANITIZE};-fno-omit-frame-pointer;-g1>")
   add_link_options(-fsanitize=${LIMNER_SANITIZE})
 endif()
 

@@ -14,6 +14,22 @@ target_link_libraries(limner_torch INTERFACE
 target_link_options(limner_torch INTERFACE
   -Wl,--disable-new-dtags -Wl,-rpath,${LIMNER_LIBTORCH}/lib -Wl,-rpath-link,${LIMNER_LIBTORCH}/lib)
 
+if(LIMNER_CUDA)
+  if(NOT EXISTS ${LIMNER_LIBTORCH}/lib/libtorch_cuda.so)
+    message(FATAL_ERROR "LIMNER_CUDA wants a CUDA libtorch, and ${LIMNER_LIBTORCH}/lib has no libtorch_cuda.so: "
+      "pass -DLIMNER_LIBTORCH=DIR, for instance the torch folder of a Python installation")
+  endif()
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 75 80 86 89 90)
+  endif()
+  enable_language(CUDA)
+  set(CMAKE_CUDA_STANDARD 20)
+  target_include_directories(limner_torch SYSTEM INTERFACE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+  # libtorch_cuda registers its operators when it is loaded; nothing of ours names a symbol of it.
+  target_link_libraries(limner_torch INTERFACE ${LIMNER_LIBTORCH}/lib/libc10_cuda.so
+    -Wl,--push-state,--no-as-needed ${LIMNER_LIBTORCH}/lib/libtorch_cuda.so -Wl,--pop-state)
+endif()
+
 find_package(nlohmann_json 3.11 REQUIRED)
 find_package(fmt 9 REQUIRED)
 find_package(CLI11 REQUIRED)

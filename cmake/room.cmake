@@ -33,7 +33,7 @@ endfunction()
 # The precompiled ATen header is built once and shared: it takes a torch file from 8 s to 2 s. Programs get -fPIC like
 # the libraries, since a header compiled with other flags is refused.
 function(limner_use_torch target)
-  target_compile_options(${target} PRIVATE -fPIC)
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-fPIC>")
   target_link_libraries(${target} PUBLIC limner::torch)
   target_precompile_headers(${target} REUSE_FROM limner_torch_pch)
 endfunction()

@@ -11,7 +11,7 @@ namespace limner {
 
 }  // namespace limner
 
-#define LIMNER_CHECK(condition, message)                                         \
-  do {                                                                           \
+#define LIMNER_CHECK(condition, message)                                               \
+  do {                                                                                 \
     if (!(condition)) ::limner::check_failed(__FILE__, __LINE__, #condition, message); \
   } while (false)

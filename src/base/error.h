@@ -14,33 +14,34 @@ namespace limner {
 
 // A closed, protocol-neutral list. One table per protocol (exit codes, HTTP) maps it outwards.
 enum class ErrorCode {
-  kInvalidArgument,     // a field of the request is wrong
-  kNotFound,            // a named thing (model, file, sampler) is not there
-  kInvalidModel,        // a model file or config is broken, or not what it says it is
-  kUnsupported,         // well-formed, but this build or machine cannot do it
-  kOutOfMemory,         // the work does not fit; the message says what would
-  kIo,                  // reading or writing failed (disk full, no permission)
-  kCancelled,           // the caller asked to stop
-  kDeadlineExceeded,    // the time allowed ran out
-  kUnavailable,         // overloaded or not ready: trying again later may help
-  kBlocked,             // refused by a safety rule
-  kUnauthenticated,     // who asks is not known
-  kPermissionDenied,    // who asks may not
-  kInternal,            // our own mistake
+  kInvalidArgument,   // a field of the request is wrong
+  kNotFound,          // a named thing (model, file, sampler) is not there
+  kInvalidModel,      // a model file or config is broken, or not what it says it is
+  kUnsupported,       // well-formed, but this build or machine cannot do it
+  kOutOfMemory,       // the work does not fit; the message says what would
+  kIo,                // reading or writing failed (disk full, no permission)
+  kCancelled,         // the caller asked to stop
+  kDeadlineExceeded,  // the time allowed ran out
+  kUnavailable,       // overloaded or not ready: trying again later may help
+  kBlocked,           // refused by a safety rule
+  kUnauthenticated,   // who asks is not known
+  kPermissionDenied,  // who asks may not
+  kInternal,          // our own mistake
 };
 
 // The code's stable name in snake_case, e.g. "invalid_argument".
 std::string_view name(ErrorCode code);
 
-// One clear sentence: where, what was wanted, what came. `[vae.decode] want 4 latent channels, got 16`.
+// One clear sentence: where, what was wanted, what came. `[vae.decode] want 4 latent channels, got
+// 16`.
 struct Error {
   ErrorCode code = ErrorCode::kInternal;
   std::string message;
   bool retryable = false;
 };
 
-// Carries an Error through the inside of a room. It never crosses a room's border: the front door turns it
-// into a Result.
+// Carries an Error through the inside of a room. It never crosses a room's border: the front door
+// turns it into a Result.
 class Failure : public std::runtime_error {
  public:
   explicit Failure(Error error) : std::runtime_error(error.message), error_(std::move(error)) {}

@@ -29,8 +29,10 @@ std::vector<std::string> nearest(std::string_view wanted, std::span<const std::s
   wanted = wanted.substr(0, kLongest);
   std::vector<std::pair<std::size_t, std::string>> ranked;
   for (const std::string& candidate : known) {
-    const std::size_t distance = edit_distance(wanted, std::string_view(candidate).substr(0, kLongest));
-    if (distance <= std::max<std::size_t>(2, wanted.size() / 2)) ranked.emplace_back(distance, candidate);
+    const std::size_t distance =
+        edit_distance(wanted, std::string_view(candidate).substr(0, kLongest));
+    if (distance <= std::max<std::size_t>(2, wanted.size() / 2))
+      ranked.emplace_back(distance, candidate);
   }
   std::stable_sort(ranked.begin(), ranked.end(),
                    [](const auto& a, const auto& b) { return a.first < b.first; });

@@ -8,8 +8,8 @@
 
 namespace limner {
 
-// Up to `most` of `known`, nearest first by edit distance (Levenshtein, bytes); names further than half the
-// length of `wanted` are left out.
+// Up to `most` of `known`, nearest first by edit distance (Levenshtein, bytes); names further than
+// half the length of `wanted` are left out.
 std::vector<std::string> nearest(std::string_view wanted, std::span<const std::string> known,
                                  std::size_t most = 3);
 

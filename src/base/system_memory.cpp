@@ -58,8 +58,12 @@ std::uint64_t available_memory_bytes() {
                    control_group_room(), address_space_room()});
 }
 
-std::uint64_t peak_resident_bytes() { return proc_field("/proc/self/status", "VmHWM:").value_or(0); }
+std::uint64_t peak_resident_bytes() {
+  return proc_field("/proc/self/status", "VmHWM:").value_or(0);
+}
 
-std::uint64_t resident_bytes() { return proc_field("/proc/self/status", "VmRSS:").value_or(0); }
+std::uint64_t resident_bytes() {
+  return proc_field("/proc/self/status", "VmRSS:").value_or(0);
+}
 
 }  // namespace limner

@@ -13,13 +13,14 @@ namespace {
 
 // One line per command; the order is that of `limner --help`.
 constexpr void (*kCommands[])(CLI::App&, Context&) = {
-    add_generate_command, add_model_commands, add_bench_command, add_doctor_command, add_version_command,
+    add_generate_command, add_model_commands,  add_bench_command,
+    add_doctor_command,   add_version_command,
 };
 
 // Runs one of the engine module's commands.
 template <typename Options>
-int with_engine(int (*EngineCommands::*command)(const Options&, const Console&), const Options& options,
-                const Console& console) {
+int with_engine(int (*EngineCommands::*command)(const Options&, const Console&),
+                const Options& options, const Console& console) {
   const auto engine = load_engine();
   if (!engine.ok()) return console.fail(engine.error());
   return ((*engine)->*command)(options, console);
@@ -28,7 +29,8 @@ int with_engine(int (*EngineCommands::*command)(const Options&, const Console&),
 }  // namespace
 
 void add_console_options(CLI::App& command, Context& context) {
-  command.add_flag("--json", context.options.json, "One JSON object on stdout; errors as JSON on stderr");
+  command.add_flag("--json", context.options.json,
+                   "One JSON object on stdout; errors as JSON on stderr");
   command
       .add_option_function<std::string>(
           "--progress",
@@ -52,7 +54,8 @@ void add_generate_command(CLI::App& app, Context& context) {
 }
 
 void add_bench_command(CLI::App& app, Context& context) {
-  CLI::App* command = app.add_subcommand("bench", "Time loading, encoding, a step and decoding on this machine");
+  CLI::App* command =
+      app.add_subcommand("bench", "Time loading, encoding, a step and decoding on this machine");
   auto options = std::make_shared<BenchOptions>();
   add_bench_options(*command, *options);
   add_console_options(*command, context);
@@ -67,7 +70,8 @@ void add_version_command(CLI::App& app, Context& context) {
   command->footer("Example:\n  limner version");
   command->callback([&context] {
     const Console console = context.console();
-    console.result(console.json() ? R"({"version":")" LIMNER_VERSION R"("})" : "limner " LIMNER_VERSION);
+    console.result(console.json() ? R"({"version":")" LIMNER_VERSION R"("})"
+                                  : "limner " LIMNER_VERSION);
   });
 }
 
@@ -75,7 +79,9 @@ int run(int argc, const char* const* argv) {
   CLI::App app("limner draws pictures from words.", "limner");
   app.require_subcommand(1);
   app.set_version_flag("--version", "limner " LIMNER_VERSION);
-  app.footer("Example:\n  limner generate \"a red circle above a blue square on a white background\" --output circle.png");
+  app.footer(
+      "Example:\n  limner generate \"a red circle above a blue square on a white background\" "
+      "--output circle.png");
   Context context;
   for (const auto add : kCommands) add(app, context);
   try {

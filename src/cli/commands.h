@@ -1,4 +1,5 @@
-// The commands: one function each, which adds it to the application. Its callback leaves the exit code in Context.
+// The commands: one function each, which adds it to the application. Its callback leaves the exit
+// code in Context.
 #pragma once
 
 #include <CLI/CLI.hpp>

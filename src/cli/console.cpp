@@ -11,10 +11,14 @@ namespace limner::cli {
 
 int exit_code(ErrorCode code) {
   switch (code) {
-    case ErrorCode::kInvalidArgument: return 2;
-    case ErrorCode::kBlocked: return 3;
-    case ErrorCode::kCancelled: return 130;
-    default: return 1;
+    case ErrorCode::kInvalidArgument:
+      return 2;
+    case ErrorCode::kBlocked:
+      return 3;
+    case ErrorCode::kCancelled:
+      return 130;
+    default:
+      return 1;
   }
 }
 
@@ -28,11 +32,14 @@ void Console::note(std::string_view text) const {
   if (!options_.json) fmt::print(stderr, "{}\n", text);
 }
 
-void Console::warning(std::string_view text) const { fmt::print(stderr, "warning: {}\n", text); }
+void Console::warning(std::string_view text) const {
+  fmt::print(stderr, "warning: {}\n", text);
+}
 
 int Console::fail(const Error& error) const {
   if (options_.json) {
-    const nlohmann::json body = {{"error", {{"code", name(error.code)}, {"message", error.message}}}};
+    const nlohmann::json body = {
+        {"error", {{"code", name(error.code)}, {"message", error.message}}}};
     fmt::print(stderr, "{}\n", body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   } else {
     fmt::print(stderr, "limner: {}\n", error.message);
@@ -41,13 +48,17 @@ int Console::fail(const Error& error) const {
 }
 
 ProgressBar::ProgressBar(const Console& console, std::string label, std::int64_t total)
-    : label_(std::move(label)), total_(std::max<std::int64_t>(total, 1)),
+    : label_(std::move(label)),
+      total_(std::max<std::int64_t>(total, 1)),
       begin_(std::chrono::steady_clock::now()) {
-  bar_ = console.progress() == ProgressStyle::kAuto && !console.json() && isatty(STDERR_FILENO) == 1;
+  bar_ =
+      console.progress() == ProgressStyle::kAuto && !console.json() && isatty(STDERR_FILENO) == 1;
   lines_ = console.progress() == ProgressStyle::kPlain;
 }
 
-ProgressBar::~ProgressBar() { finish(); }
+ProgressBar::~ProgressBar() {
+  finish();
+}
 
 std::string ProgressBar::text(std::int64_t done) const {
   const double seconds =

@@ -29,7 +29,8 @@ class Console {
   void result(std::string_view text) const;   // stdout, with a line end
   void note(std::string_view text) const;     // stderr; silent with --json
   void warning(std::string_view text) const;  // stderr "warning: ..."
-  // Prints the error (a sentence, or {"error": {"code", "message"}}) to stderr and gives its exit code.
+  // Prints the error (a sentence, or {"error": {"code", "message"}}) to stderr and gives its exit
+  // code.
   int fail(const Error& error) const;
 
   ProgressStyle progress() const { return options_.progress; }
@@ -38,8 +39,8 @@ class Console {
   ConsoleOptions options_;
 };
 
-// A bar with steps done, speed and time left; redrawn at most ten times a second on a terminal, a line per tenth of the
-// work with --progress plain.
+// A bar with steps done, speed and time left; redrawn at most ten times a second on a terminal, a
+// line per tenth of the work with --progress plain.
 class ProgressBar {
  public:
   ProgressBar(const Console& console, std::string label, std::int64_t total);

@@ -14,18 +14,22 @@ Result<const EngineCommands*> load_engine() {
     if (!std::filesystem::exists(file)) continue;
     void* module = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (module == nullptr) {
-      return Error{ErrorCode::kUnsupported, fmt::format("the engine cannot be loaded: {}", dlerror())};
+      return Error{ErrorCode::kUnsupported,
+                   fmt::format("the engine cannot be loaded: {}", dlerror())};
     }
     using Entry = const EngineCommands* (*)();
     const auto entry = reinterpret_cast<Entry>(dlsym(module, "limner_engine_commands"));
     if (entry == nullptr) {
-      return Error{ErrorCode::kUnsupported, fmt::format("{} is not limner's engine", file.string())};
+      return Error{ErrorCode::kUnsupported,
+                   fmt::format("{} is not limner's engine", file.string())};
     }
     return entry();
   }
-  return Error{ErrorCode::kUnsupported,
-               fmt::format("no engine beside this program (want {}/lib/liblimner_engine.so); run script/build",
-                           here.string())};
+  return Error{
+      ErrorCode::kUnsupported,
+      fmt::format(
+          "no engine beside this program (want {}/lib/liblimner_engine.so); run script/build",
+          here.string())};
 }
 
 }  // namespace limner::cli

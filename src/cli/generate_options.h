@@ -29,7 +29,7 @@ struct GenerateOptions {
   contract::GenerationRequest request;
   std::int64_t batch_size = 1;
   std::string output = "limner-{seed}.png";
-  std::string format;                  // "": from the output's extension
+  std::string format;  // "": from the output's extension
   int quality = 92;
   std::filesystem::path dump_tensors;  // empty: none
   std::filesystem::path preview;       // empty: none

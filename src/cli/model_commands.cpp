@@ -52,16 +52,19 @@ nlohmann::json to_json(const Inspection& model) {
                                   {"files", to_json(component.files)}});
   }
   for (const auto& tensor : model.tensors) {
-    body["tensors"].push_back({{"name", tensor.name}, {"dtype", tensor.dtype}, {"shape", tensor.shape}});
+    body["tensors"].push_back(
+        {{"name", tensor.name}, {"dtype", tensor.dtype}, {"shape", tensor.shape}});
   }
   return body;
 }
 
 void print(const Inspection& model, const Console& console) {
-  console.result(fmt::format("{}\n  family      {}{}{}", model.path.string(), model.family,
-                             model.pipeline_class.empty() ? "" : " (" + model.pipeline_class + ")",
-                             model.diffusers_version.empty() ? "" : ", written by diffusers " + model.diffusers_version));
-  console.result(fmt::format("  parameters  {}, {}", human_count(model.parameters), human_bytes(model.bytes)));
+  console.result(fmt::format(
+      "{}\n  family      {}{}{}", model.path.string(), model.family,
+      model.pipeline_class.empty() ? "" : " (" + model.pipeline_class + ")",
+      model.diffusers_version.empty() ? "" : ", written by diffusers " + model.diffusers_version));
+  console.result(
+      fmt::format("  parameters  {}, {}", human_count(model.parameters), human_bytes(model.bytes)));
   if (!model.sha256.empty()) console.result("  sha256      " + model.sha256);
   for (const ComponentReport& component : model.components) {
     std::string dtypes;
@@ -74,10 +77,12 @@ void print(const Inspection& model, const Console& console) {
       continue;
     }
     console.result(fmt::format("  {:<18}{:<30}{:>10}  {:>10}  {}", name, component.class_name,
-                               human_count(component.parameters), human_bytes(component.bytes), dtypes));
+                               human_count(component.parameters), human_bytes(component.bytes),
+                               dtypes));
   }
   for (const auto& tensor : model.tensors) {
-    console.result(fmt::format("    {:<6}[{}]  {}", tensor.dtype, fmt::join(tensor.shape, ", "), tensor.name));
+    console.result(
+        fmt::format("    {:<6}[{}]  {}", tensor.dtype, fmt::join(tensor.shape, ", "), tensor.name));
   }
   for (const std::string& problem : model.problems) console.result("  problem: " + problem);
   console.result(model.problems.empty() ? "  nothing is wrong with it" : "");
@@ -95,25 +100,30 @@ void add_list(CLI::App& parent, Context& context) {
       const auto model = engine::weights::inspect(folder, {.hashes = false, .values = false});
       const std::string name = folder.filename().string();
       if (console.json()) {
-        list.push_back({{"name", name},
-                        {"path", folder.string()},
-                        {"family", model.ok() ? model->family : "unknown"},
-                        {"bytes", model.ok() ? model->bytes : 0},
-                        {"problems", model.ok() ? model->problems : std::vector<std::string>{model.error().message}}});
+        list.push_back(
+            {{"name", name},
+             {"path", folder.string()},
+             {"family", model.ok() ? model->family : "unknown"},
+             {"bytes", model.ok() ? model->bytes : 0},
+             {"problems",
+              model.ok() ? model->problems : std::vector<std::string>{model.error().message}}});
       } else if (model.ok()) {
-        console.result(fmt::format("{:<24}{:<12}{:>10}  {}{}", name, model->family, human_bytes(model->bytes),
-                                   folder.string(), model->problems.empty() ? "" : "  (has problems)"));
+        console.result(fmt::format("{:<24}{:<12}{:>10}  {}{}", name, model->family,
+                                   human_bytes(model->bytes), folder.string(),
+                                   model->problems.empty() ? "" : "  (has problems)"));
       } else {
         console.result(fmt::format("{:<24}{}", name, model.error().message));
       }
     }
     if (console.json()) console.result(nlohmann::json{{"models", list}}.dump());
-    if (!console.json() && find_models(folders).empty()) console.note("no models found; see `limner doctor`");
+    if (!console.json() && find_models(folders).empty())
+      console.note("no models found; see `limner doctor`");
   });
 }
 
 void add_inspect(CLI::App& parent, Context& context) {
-  CLI::App* command = parent.add_subcommand("inspect", "What is in a model, and what is wrong with it");
+  CLI::App* command =
+      parent.add_subcommand("inspect", "What is in a model, and what is wrong with it");
   auto model = std::make_shared<std::string>();
   auto fast = std::make_shared<bool>(false);
   command->add_option("model", *model, "A name, a folder or a .safetensors file")->required();
@@ -133,7 +143,8 @@ void add_inspect(CLI::App& parent, Context& context) {
       return;
     }
     if (console.json()) {
-      console.result(to_json(*inspection).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+      console.result(
+          to_json(*inspection).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
     } else {
       print(*inspection, console);
     }

@@ -32,7 +32,8 @@ std::vector<fs::path> model_folders() {
   std::set<fs::path> seen;
   for (const fs::path& folder : wanted) {
     const fs::path real = fs::canonical(folder, ignored);
-    if (!ignored && fs::is_directory(real, ignored) && seen.insert(real).second) found.push_back(real);
+    if (!ignored && fs::is_directory(real, ignored) && seen.insert(real).second)
+      found.push_back(real);
   }
   return found;
 }
@@ -54,7 +55,8 @@ Result<fs::path> resolve_model(const std::string& model, const std::vector<fs::p
   const bool plain_name = model.find('/') == std::string::npos && model != "." && model != "..";
   if (plain_name) {
     for (const fs::path& folder : folders) {
-      if (!model.empty() && fs::exists(folder / model / "model_index.json", ignored)) return folder / model;
+      if (!model.empty() && fs::exists(folder / model / "model_index.json", ignored))
+        return folder / model;
     }
   }
   if (!model.empty() && fs::exists(model, ignored)) return fs::path(model);
@@ -62,10 +64,12 @@ Result<fs::path> resolve_model(const std::string& model, const std::vector<fs::p
   std::vector<std::string> names;
   for (const fs::path& known : find_models(folders)) names.push_back(known.filename().string());
   const std::string shown = model.substr(0, 200);
-  if (!plain_name) return Error{ErrorCode::kNotFound, fmt::format("no such model: there is nothing at '{}'", shown)};
+  if (!plain_name)
+    return Error{ErrorCode::kNotFound,
+                 fmt::format("no such model: there is nothing at '{}'", shown)};
   return Error{ErrorCode::kNotFound,
-               fmt::format("no such model: '{}'{}; `limner model list` shows those there are", shown,
-                           did_you_mean(shown, names))};
+               fmt::format("no such model: '{}'{}; `limner model list` shows those there are",
+                           shown, did_you_mean(shown, names))};
 }
 
 }  // namespace limner::cli

@@ -73,7 +73,8 @@ class Validator {
     }
   }
 
-  void check_range(const char* field, std::int64_t value, std::int64_t lowest, std::int64_t highest) {
+  void check_range(const char* field, std::int64_t value, std::int64_t lowest,
+                   std::int64_t highest) {
     if (value < lowest || value > highest) {
       wrong(field, fmt::format("must be between {} and {}, got {}", lowest, highest, value));
     }
@@ -90,8 +91,9 @@ class Validator {
     if (wanted.empty() && may_be_empty) return;
     if (std::find(known.begin(), known.end(), wanted) != known.end()) return;
     const std::string near = did_you_mean(wanted, known);
-    wrong(field, fmt::format("'{}' is not known{}", wanted.substr(0, 64),
-                             near.empty() ? fmt::format("; known are {}", fmt::join(known, ", ")) : near));
+    wrong(field,
+          fmt::format("'{}' is not known{}", wanted.substr(0, 64),
+                      near.empty() ? fmt::format("; known are {}", fmt::join(known, ", ")) : near));
   }
 
   void check_micro() {

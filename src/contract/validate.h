@@ -13,7 +13,7 @@ namespace limner::contract {
 
 // What the chosen model and machine allow, and what is taken when a field is absent.
 struct Limits {
-  std::int64_t multiple = 8;            // sides must be divisible by this
+  std::int64_t multiple = 8;  // sides must be divisible by this
   std::int64_t smallest_side = 8;
   std::int64_t largest_side = 16384;
   std::int64_t most_steps = 1000;
@@ -24,7 +24,7 @@ struct Limits {
   std::int64_t default_height = 1024;
   std::int64_t default_steps = 30;
   double default_guidance_scale = 5.0;
-  std::vector<std::string> samplers;    // known names
+  std::vector<std::string> samplers;  // known names
   std::vector<std::string> schedules;
 };
 

@@ -40,8 +40,8 @@ TEST(Validate, NamesEveryWrongFieldAtOnce) {
   ASSERT_FALSE(validation.ok());
   std::vector<std::string> fields;
   for (const FieldError& wrong : validation.errors) fields.push_back(wrong.field);
-  EXPECT_EQ(fields, (std::vector<std::string>{"prompt", "width", "height", "steps", "guidance_scale",
-                                              "sampler", "seed"}));
+  EXPECT_EQ(fields, (std::vector<std::string>{"prompt", "width", "height", "steps",
+                                              "guidance_scale", "sampler", "seed"}));
   EXPECT_NE(validation.error().message.find("did you mean euler"), std::string::npos);
   EXPECT_EQ(validation.error().code, ErrorCode::kInvalidArgument);
 }
@@ -51,7 +51,8 @@ TEST(Validate, NamesTheNearestSizes) {
   request.width = 517;
   const Validation validation = validate(request, limits(), 0);
   ASSERT_FALSE(validation.ok());
-  EXPECT_EQ(validation.errors[0].message, "must be divisible by 8, got 517; the nearest are 512 and 520");
+  EXPECT_EQ(validation.errors[0].message,
+            "must be divisible by 8, got 517; the nearest are 512 and 520");
 }
 
 TEST(Validate, TheLargestSeedStillLeavesRoomForEveryImage) {

@@ -41,12 +41,13 @@ auto guarded(const char* where, Work work) -> Result<decltype(work())> {
   } catch (const std::bad_alloc&) {
     return Error{ErrorCode::kOutOfMemory, fmt::format("[{}] memory ran out", where)};
   } catch (const c10::OutOfMemoryError& error) {
-    return Error{ErrorCode::kOutOfMemory,
-                 fmt::format("[{}] device memory ran out: {}", where, error.what_without_backtrace())};
+    return Error{ErrorCode::kOutOfMemory, fmt::format("[{}] device memory ran out: {}", where,
+                                                      error.what_without_backtrace())};
   } catch (const c10::Error& error) {
     const std::string what = error.what_without_backtrace();
     const bool memory = what.find("can't allocate memory") != std::string::npos;
-    return Error{memory ? ErrorCode::kOutOfMemory : ErrorCode::kInternal, fmt::format("[{}] {}", where, what)};
+    return Error{memory ? ErrorCode::kOutOfMemory : ErrorCode::kInternal,
+                 fmt::format("[{}] {}", where, what)};
   } catch (const std::exception& error) {
     return Error{ErrorCode::kInternal, fmt::format("[{}] {}", where, error.what())};
   }
@@ -59,7 +60,8 @@ std::string human_bytes(std::uint64_t bytes) {
 }
 
 // The weight components of a folder: their bytes, and the dtype of most of them.
-pipelines::CheckpointFacts facts_of(const weights::ModelFolder& folder, const std::string& variant) {
+pipelines::CheckpointFacts facts_of(const weights::ModelFolder& folder,
+                                    const std::string& variant) {
   pipelines::CheckpointFacts facts;
   std::map<std::string, std::uint64_t> by_dtype;
   for (const auto& [component, entry] : folder.components) {
@@ -89,7 +91,8 @@ void read_defaults(const std::filesystem::path& folder, contract::Limits& limits
   const weights::Config root = weights::Config::read(file);
   const weights::Config defaults(root.raw("defaults"), file.string() + ": defaults");
   limits.default_width = defaults.integer_in("width", limits.default_width, 8, limits.largest_side);
-  limits.default_height = defaults.integer_in("height", limits.default_height, 8, limits.largest_side);
+  limits.default_height =
+      defaults.integer_in("height", limits.default_height, 8, limits.largest_side);
   limits.default_steps = defaults.integer_in("steps", limits.default_steps, 1, limits.most_steps);
   limits.default_guidance_scale = defaults.number("guidance_scale", limits.default_guidance_scale);
   defaults.finish();
@@ -104,20 +107,24 @@ Result<Precision> precision_from_name(std::string_view name) {
   if (name == "bfloat16") return Precision::kBFloat16;
   if (name == "float16") return Precision::kFloat16;
   return Error{ErrorCode::kInvalidArgument,
-               fmt::format("dtype '{}' is not known; want auto, float32, bfloat16 or float16", name.substr(0, 64))};
+               fmt::format("dtype '{}' is not known; want auto, float32, bfloat16 or float16",
+                           name.substr(0, 64))};
 }
 
 std::vector<std::string> sampler_names() {
   std::vector<std::string> names;
-  for (const samplers::SamplerInfo& sampler : samplers::all_samplers()) names.push_back(sampler.name);
+  for (const samplers::SamplerInfo& sampler : samplers::all_samplers())
+    names.push_back(sampler.name);
   return names;
 }
 
-std::vector<std::string> schedule_names() { return samplers::all_schedules(); }
+std::vector<std::string> schedule_names() {
+  return samplers::all_schedules();
+}
 
 std::string Composition::key() const {
-  return fmt::format("{}|{}|{}|{}|{}|{}", model.string(), variant, static_cast<int>(precision), device, vae_tiling,
-                     vae_slicing);
+  return fmt::format("{}|{}|{}|{}|{}|{}", model.string(), variant, static_cast<int>(precision),
+                     device, vae_tiling, vae_slicing);
 }
 
 struct Picture::State : pipelines::PictureState {
@@ -128,11 +135,21 @@ Picture::Picture(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Picture::Picture(Picture&&) noexcept = default;
 Picture& Picture::operator=(Picture&&) noexcept = default;
 Picture::~Picture() = default;
-std::uint64_t Picture::seed() const { return state_->seed; }
-std::int64_t Picture::step() const { return static_cast<std::int64_t>(state_->sampler->history().position); }
-std::int64_t Picture::steps() const { return static_cast<std::int64_t>(state_->sampler->timesteps().size()); }
-bool Picture::done() const { return state_->sampler->done(); }
-const std::vector<std::string>& Picture::warnings() const { return state_->warnings; }
+std::uint64_t Picture::seed() const {
+  return state_->seed;
+}
+std::int64_t Picture::step() const {
+  return static_cast<std::int64_t>(state_->sampler->history().position);
+}
+std::int64_t Picture::steps() const {
+  return static_cast<std::int64_t>(state_->sampler->timesteps().size());
+}
+bool Picture::done() const {
+  return state_->sampler->done();
+}
+const std::vector<std::string>& Picture::warnings() const {
+  return state_->warnings;
+}
 
 struct Engine::State {
   std::unique_ptr<const pipelines::Pipeline> pipeline;
@@ -144,7 +161,8 @@ struct Engine::State {
   std::optional<std::uint64_t> memory_budget;
   std::optional<pipelines::PreviewMap> preview;
   // Least recently used last.
-  std::list<std::pair<pipelines::PromptText, std::shared_ptr<const pipelines::Conditioning>>> conditionings;
+  std::list<std::pair<pipelines::PromptText, std::shared_ptr<const pipelines::Conditioning>>>
+      conditionings;
 
   std::uint64_t memory_free() const {
     if (!memory_budget) return available_memory_bytes();
@@ -169,14 +187,21 @@ Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Engine::Engine(Engine&&) noexcept = default;
 Engine& Engine::operator=(Engine&&) noexcept = default;
 Engine::~Engine() = default;
-int Engine::threads() const { return at::get_num_threads(); }
-const ModelInfo& Engine::info() const { return state_->info; }
-const contract::Limits& Engine::limits() const { return state_->limits; }
+int Engine::threads() const {
+  return at::get_num_threads();
+}
+const ModelInfo& Engine::info() const {
+  return state_->info;
+}
+const contract::Limits& Engine::limits() const {
+  return state_->limits;
+}
 
 Result<Engine> Engine::load(const Composition& composition, const EngineOptions& options) {
   return guarded("load", [&]() -> Engine {
     if (options.threads > 0) at::set_num_threads(options.threads);
-    const weights::ModelFolder folder = weights::read_model_folder(composition.model).value_or_throw();
+    const weights::ModelFolder folder =
+        weights::read_model_folder(composition.model).value_or_throw();
     const pipelines::CheckpointFacts facts = facts_of(folder, composition.variant);
 
     auto state = std::make_unique<State>();
@@ -186,16 +211,20 @@ Result<Engine> Engine::load(const Composition& composition, const EngineOptions&
     state->weight_bytes = facts.weight_bytes / stored * c10::elementSize(state->placement.storage);
     const std::uint64_t room = options.memory_budget.value_or(available_memory_bytes());
     if (state->placement.device.is_cpu() && state->weight_bytes > room) {
-      throw Failure(ErrorCode::kOutOfMemory,
-                    fmt::format("{}: the weights need {} as {}, and {} are free{}", folder.root.string(),
-                                human_bytes(state->weight_bytes), pipelines::dtype_name(state->placement.storage),
-                                human_bytes(room),
-                                state->placement.storage == at::kFloat ? "; --dtype bfloat16 needs half" : ""));
+      throw Failure(
+          ErrorCode::kOutOfMemory,
+          fmt::format(
+              "{}: the weights need {} as {}, and {} are free{}", folder.root.string(),
+              human_bytes(state->weight_bytes), pipelines::dtype_name(state->placement.storage),
+              human_bytes(room),
+              state->placement.storage == at::kFloat ? "; --dtype bfloat16 needs half" : ""));
     }
-    state->sampler_config = weights::Config::read(folder.root / "scheduler" / "scheduler_config.json").object();
-    state->pipeline = pipelines::load_pipeline(
-        {folder, composition.variant, state->placement,
-         models::AutoencoderOptions{.slicing = composition.vae_slicing, .tiling = composition.vae_tiling}});
+    state->sampler_config =
+        weights::Config::read(folder.root / "scheduler" / "scheduler_config.json").object();
+    state->pipeline =
+        pipelines::load_pipeline({folder, composition.variant, state->placement,
+                                  models::AutoencoderOptions{.slicing = composition.vae_slicing,
+                                                             .tiling = composition.vae_tiling}});
 
     const pipelines::Traits& traits = state->pipeline->traits();
     contract::Limits& limits = state->limits;
@@ -222,7 +251,8 @@ Result<Engine> Engine::load(const Composition& composition, const EngineOptions&
 
 MemoryNeed Engine::memory(std::int64_t width, std::int64_t height, std::int64_t rows) const {
   const std::int64_t factor = state_->pipeline->traits().spatial_factor;
-  return {state_->weight_bytes, state_->pipeline->denoise_bytes(rows, height / factor, width / factor),
+  return {state_->weight_bytes,
+          state_->pipeline->denoise_bytes(rows, height / factor, width / factor),
           state_->pipeline->decode_bytes(height / factor, width / factor)};
 }
 
@@ -245,13 +275,16 @@ Result<Picture> Engine::begin(const contract::ValidRequest& request, std::int64_
                               const PictureOptions& options) {
   return guarded("begin", [&]() -> Picture {
     const pipelines::Traits& traits = state_->pipeline->traits();
-    const MemoryNeed need = memory(request.width(), request.height(), request.guidance_scale() > 1 ? 2 : 1);
+    const MemoryNeed need =
+        memory(request.width(), request.height(), request.guidance_scale() > 1 ? 2 : 1);
     const std::uint64_t room = state_->memory_free();
     if (state_->placement.device.is_cpu() && std::max(need.denoise, need.decode) > room) {
-      throw Failure(ErrorCode::kOutOfMemory,
-                    fmt::format("{}x{} needs about {} of memory beside the model, and {} are free; {}x{} would fit",
-                                request.width(), request.height(), human_bytes(std::max(need.denoise, need.decode)),
-                                human_bytes(room), largest_square(*this, room), largest_square(*this, room)));
+      throw Failure(
+          ErrorCode::kOutOfMemory,
+          fmt::format(
+              "{}x{} needs about {} of memory beside the model, and {} are free; {}x{} would fit",
+              request.width(), request.height(), human_bytes(std::max(need.denoise, need.decode)),
+              human_bytes(room), largest_square(*this, room), largest_square(*this, room)));
     }
     auto picture = std::make_unique<Picture::State>();
     picture->seed = request.seed(index);
@@ -262,7 +295,8 @@ Result<Picture> Engine::begin(const contract::ValidRequest& request, std::int64_
     picture->warnings = picture->conditioning->warnings;
     picture->time_ids = state_->pipeline->time_ids(request);
 
-    const std::int64_t h = request.height() / traits.spatial_factor, w = request.width() / traits.spatial_factor;
+    const std::int64_t h = request.height() / traits.spatial_factor,
+                       w = request.width() / traits.spatial_factor;
     samplers::SamplerRequest wanted;
     wanted.name = request.sampler();
     wanted.schedule = request.schedule();
@@ -305,15 +339,17 @@ Result<image::Bitmap> Engine::finish(Picture& picture) {
   return guarded("decode", [&] {
     const at::Tensor image = state_->pipeline->decode(picture.state().latents);
     if (!at::isfinite(image).all().item<bool>()) {
-      throw Failure(ErrorCode::kInternal, fmt::format("[decode] the picture of seed {} holds NaN or infinity",
-                                                      picture.seed()));
+      throw Failure(
+          ErrorCode::kInternal,
+          fmt::format("[decode] the picture of seed {} holds NaN or infinity", picture.seed()));
     }
     if (picture.state().trace) picture.state().trace->image = image;
     return pipelines::to_bitmap(image);
   });
 }
 
-Result<void> Engine::write_dump(std::span<Picture* const> pictures, const std::filesystem::path& file) const {
+Result<void> Engine::write_dump(std::span<Picture* const> pictures,
+                                const std::filesystem::path& file) const {
   const auto work = [&] {
     std::vector<const pipelines::PictureState*> states;
     for (const Picture* picture : pictures) states.push_back(&picture->state());

@@ -1,5 +1,5 @@
-// The engine's front door: load a model, begin pictures, step them, finish them. No tensor type appears here, and no
-// exception of the tensor library leaves it.
+// The engine's front door: load a model, begin pictures, step them, finish them. No tensor type
+// appears here, and no exception of the tensor library leaves it.
 //
 //   auto engine = Engine::load({.model = "models/miniature"}, {}).value();
 //   auto picture = engine.begin(request, 0).value();
@@ -22,8 +22,9 @@
 
 namespace limner::engine {
 
-// kAuto: float32 for models up to 1 GiB, bfloat16 above (on the CPU); the checkpoint's own dtype on CUDA.
-// On a CPU without fast bfloat16 instructions bfloat16 and float16 are how weights are stored; arithmetic is float32.
+// kAuto: float32 for models up to 1 GiB, bfloat16 above (on the CPU); the checkpoint's own dtype on
+// CUDA. On a CPU without fast bfloat16 instructions bfloat16 and float16 are how weights are
+// stored; arithmetic is float32.
 enum class Precision { kAuto, kFloat32, kBFloat16, kFloat16 };
 Result<Precision> precision_from_name(std::string_view name);  // auto, float32, bfloat16, float16
 
@@ -34,43 +35,44 @@ std::vector<std::string> schedule_names();
 // What a request needs. A plain value with a key; adapters and controls join it here.
 struct Composition {
   std::filesystem::path model{};  // a diffusers folder
-  std::string variant{};        // "fp16" for *.fp16.safetensors; "": whatever is there
+  std::string variant{};          // "fp16" for *.fp16.safetensors; "": whatever is there
   Precision precision = Precision::kAuto;
   std::string device = "auto";  // auto, cpu, cuda, cuda:N
   bool vae_tiling = false;
   bool vae_slicing = false;
-  std::string key() const;      // equal keys may share one Engine
+  std::string key() const;  // equal keys may share one Engine
 };
 
 struct EngineOptions {
-  int threads = 0;                           // 0: one per core
-  std::optional<std::uint64_t> memory_budget{};  // bytes the engine may use; absent: what the machine has free
+  int threads = 0;  // 0: one per core
+  std::optional<std::uint64_t>
+      memory_budget{};  // bytes the engine may use; absent: what the machine has free
 };
 
 // What drawing one picture needs, in bytes, estimated before anything is allocated.
 struct MemoryNeed {
-  std::uint64_t weights = 0;   // as loaded
-  std::uint64_t denoise = 0;   // activations of one forward of the batch
-  std::uint64_t decode = 0;    // activations of the VAE
+  std::uint64_t weights = 0;  // as loaded
+  std::uint64_t denoise = 0;  // activations of one forward of the batch
+  std::uint64_t decode = 0;   // activations of the VAE
   std::uint64_t peak() const { return weights + (denoise > decode ? denoise : decode); }
 };
 
 struct ModelInfo {
-  std::string name;       // the folder's name
-  std::string family;     // "sd1", "sd2", "sdxl"
-  std::string pipeline;   // "StableDiffusionXLPipeline"
-  std::string device;     // "cpu", "cuda:0"
+  std::string name;           // the folder's name
+  std::string family;         // "sd1", "sd2", "sdxl"
+  std::string pipeline;       // "StableDiffusionXLPipeline"
+  std::string device;         // "cpu", "cuda:0"
   std::string storage_dtype;  // "float32", "bfloat16", "float16"
   std::string compute_dtype;
-  std::string sampler;    // the checkpoint's own, by our name
+  std::string sampler;  // the checkpoint's own, by our name
 };
 
 struct PictureOptions {
   bool keep_trace = false;  // remember every step's tensors for write_dump()
 };
 
-// One image being drawn: everything that changes while it is. Movable; owned by one thread at a time; may be dropped at
-// any step.
+// One image being drawn: everything that changes while it is. Movable; owned by one thread at a
+// time; may be dropped at any step.
 class Picture {
  public:
   Picture(Picture&&) noexcept;
@@ -92,8 +94,8 @@ class Picture {
   std::unique_ptr<State> state_;
 };
 
-// Owned and called by one thread at a time. Weights are shared and immutable; nothing of a request stays here but cached
-// encodings of prompts.
+// Owned and called by one thread at a time. Weights are shared and immutable; nothing of a request
+// stays here but cached encodings of prompts.
 class Engine {
  public:
   static Result<Engine> load(const Composition& composition, const EngineOptions& options);
@@ -109,21 +111,24 @@ class Engine {
   // For a batch of `rows` pictures of this size.
   MemoryNeed memory(std::int64_t width, std::int64_t height, std::int64_t rows) const;
 
-  // encode_prompt and prepare_latents for image `index` of the request. kOutOfMemory, naming a size that would fit,
-  // when it does not.
+  // encode_prompt and prepare_latents for image `index` of the request. kOutOfMemory, naming a size
+  // that would fit, when it does not.
   Result<Picture> begin(const contract::ValidRequest& request, std::int64_t index,
                         const PictureOptions& options = {});
-  // One model call for all of them, then each one's own sampler. Pictures agree in size; they may differ in everything
-  // else. None may be done.
+  // One model call for all of them, then each one's own sampler. Pictures agree in size; they may
+  // differ in everything else. None may be done.
   Result<void> step(std::span<Picture* const> pictures);
   // A rough picture of where it stands, 1/8 of the size: a linear map of the latents.
   Result<image::Bitmap> preview(const Picture& picture);
-  // decode: latents to pixels. kInternal when they hold NaN or infinity: never a black picture without a word.
+  // decode: latents to pixels. kInternal when they hold NaN or infinity: never a black picture
+  // without a word.
   Result<image::Bitmap> finish(Picture& picture);
 
-  // Tensors of traced, finished pictures, stacked along the first axis, under the names diffusers' own would have:
-  // prompt_embeds, timesteps, sigmas, latents.initial, noise_pred.NNN, latents.NNN, latents.final, image, ...
-  Result<void> write_dump(std::span<Picture* const> pictures, const std::filesystem::path& file) const;
+  // Tensors of traced, finished pictures, stacked along the first axis, under the names diffusers'
+  // own would have: prompt_embeds, timesteps, sigmas, latents.initial, noise_pred.NNN, latents.NNN,
+  // latents.final, image, ...
+  Result<void> write_dump(std::span<Picture* const> pictures,
+                          const std::filesystem::path& file) const;
 
   struct State;
 

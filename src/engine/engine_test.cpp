@@ -17,7 +17,8 @@ namespace fs = std::filesystem;
 const fs::path kModels = fs::path(LIMNER_SOURCE_DIR) / "tests/parity/fixtures/pipelines";
 
 Engine load(const std::string& model) {
-  auto engine = Engine::load({.model = kModels / model / "model", .variant = {}, .precision = Precision::kFloat32}, {});
+  auto engine = Engine::load(
+      {.model = kModels / model / "model", .variant = {}, .precision = Precision::kFloat32}, {});
   if (!engine.ok()) throw Failure(engine.error());
   return std::move(*engine);
 }
@@ -36,7 +37,8 @@ contract::ValidRequest request(const Engine& engine, contract::GenerationRequest
 // Every latent value after the last step, through the dump, so that nothing is lost to rounding.
 std::vector<float> latents(Engine& engine, Picture& picture) {
   EXPECT_TRUE(engine.finish(picture).ok());
-  const fs::path file = fs::temp_directory_path() / ("limner_engine_test_" + std::to_string(getpid()) + ".safetensors");
+  const fs::path file = fs::temp_directory_path() /
+                        ("limner_engine_test_" + std::to_string(getpid()) + ".safetensors");
   Picture* one[] = {&picture};
   EXPECT_TRUE(engine.write_dump(one, file).ok());
   const auto dump = weights::SafetensorsFile::open(file).value_or_throw();
@@ -70,8 +72,12 @@ void run(Engine& engine, Picture& picture) {
 
 TEST(Engine, PicturesOfOneBatchMayDifferInSeedSamplerStepsAndGuidance) {
   Engine engine = load("micro-sdxl");
-  const auto first = request(engine, {.prompt = "a cat", .steps = 6, .guidance_scale = 5.0, .sampler = "euler_a", .seed = 1});
-  const auto second = request(engine, {.prompt = "two dogs", .steps = 3, .guidance_scale = 1.0, .sampler = "dpmpp_2m", .seed = 2});
+  const auto first = request(
+      engine,
+      {.prompt = "a cat", .steps = 6, .guidance_scale = 5.0, .sampler = "euler_a", .seed = 1});
+  const auto second = request(
+      engine,
+      {.prompt = "two dogs", .steps = 3, .guidance_scale = 1.0, .sampler = "dpmpp_2m", .seed = 2});
 
   Picture alone_1 = begin(engine, first), alone_2 = begin(engine, second);
   run(engine, alone_1);
@@ -133,7 +139,8 @@ TEST(Engine, APreviewIsAnEighthOfThePictureAndChangesWithTheSteps) {
 TEST(Engine, GuidanceUpToOneIsOff) {
   Engine engine = load("micro-sdxl");
   Picture off = begin(engine, request(engine, {.negative_prompt = "dogs", .guidance_scale = 1.0}));
-  Picture zero = begin(engine, request(engine, {.negative_prompt = "birds", .guidance_scale = 0.0}));
+  Picture zero =
+      begin(engine, request(engine, {.negative_prompt = "birds", .guidance_scale = 0.0}));
   run(engine, off);
   run(engine, zero);
   EXPECT_EQ(latents(engine, off), latents(engine, zero));
@@ -150,17 +157,20 @@ TEST(Engine, ABatchOfTwoSizesIsRefused) {
 }
 
 TEST(Engine, ASizeThatDoesNotFitTheMemoryIsRefusedWithOneThatDoes) {
-  auto engine = Engine::load({.model = kModels / "micro-sd1" / "model"}, {.threads = 0, .memory_budget = 64 << 20});
+  auto engine = Engine::load({.model = kModels / "micro-sd1" / "model"},
+                             {.threads = 0, .memory_budget = 64 << 20});
   ASSERT_TRUE(engine.ok()) << engine.error().message;
   const auto asked = request(*engine, {.width = 8192, .height = 8192});
   const auto picture = engine->begin(asked, 0);
   ASSERT_FALSE(picture.ok());
   EXPECT_EQ(picture.error().code, ErrorCode::kOutOfMemory);
-  EXPECT_NE(picture.error().message.find("would fit"), std::string::npos) << picture.error().message;
+  EXPECT_NE(picture.error().message.find("would fit"), std::string::npos)
+      << picture.error().message;
 }
 
 TEST(Engine, WeightsThatDoNotFitTheMemoryAreRefusedBeforeTheyAreRead) {
-  const auto engine = Engine::load({.model = kModels / "micro-sd1" / "model"}, {.threads = 0, .memory_budget = 1024});
+  const auto engine = Engine::load({.model = kModels / "micro-sd1" / "model"},
+                                   {.threads = 0, .memory_budget = 1024});
   ASSERT_FALSE(engine.ok());
   EXPECT_EQ(engine.error().code, ErrorCode::kOutOfMemory);
 }
@@ -169,8 +179,11 @@ TEST(Engine, AMissingModelAndAnUnknownDeviceAreNamed) {
   const auto missing = Engine::load({.model = kModels / "nowhere"}, {});
   ASSERT_FALSE(missing.ok());
   EXPECT_EQ(missing.error().code, ErrorCode::kNotFound);
-  const auto device = Engine::load(
-      {.model = kModels / "micro-sd1" / "model", .variant = {}, .precision = Precision::kAuto, .device = "tpu"}, {});
+  const auto device = Engine::load({.model = kModels / "micro-sd1" / "model",
+                                    .variant = {},
+                                    .precision = Precision::kAuto,
+                                    .device = "tpu"},
+                                   {});
   ASSERT_FALSE(device.ok());
   EXPECT_EQ(device.error().code, ErrorCode::kInvalidArgument);
 }

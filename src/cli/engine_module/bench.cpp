@@ -13,7 +13,8 @@ namespace limner::cli {
 namespace {
 
 double since_ms(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin)
+      .count();
 }
 
 struct Spread {
@@ -32,7 +33,8 @@ struct Figures {
   std::uint64_t loaded_bytes = 0, peak_bytes = 0;
 };
 
-Result<std::vector<double>> time_steps(engine::Engine& engine, const std::vector<engine::Picture*>& batch,
+Result<std::vector<double>> time_steps(engine::Engine& engine,
+                                       const std::vector<engine::Picture*>& batch,
                                        const Console& console) {
   std::vector<double> times;
   ProgressBar bar(console, "steps", batch.front()->steps());
@@ -46,8 +48,8 @@ Result<std::vector<double>> time_steps(engine::Engine& engine, const std::vector
   return times;
 }
 
-Result<Figures> measure(engine::Engine& engine, const contract::ValidRequest& request, const BenchOptions& options,
-                        const Console& console) {
+Result<Figures> measure(engine::Engine& engine, const contract::ValidRequest& request,
+                        const BenchOptions& options, const Console& console) {
   Figures figures;
   std::vector<engine::Picture> pictures;
   std::vector<engine::Picture*> batch;
@@ -84,7 +86,8 @@ int bench(const BenchOptions& options, const Console& console) {
   const auto place = composition(options.place);
   if (!place.ok()) return console.fail(place.error());
   const auto begin = std::chrono::steady_clock::now();
-  auto engine = engine::Engine::load(*place, {.threads = options.place.threads, .memory_budget = {}});
+  auto engine =
+      engine::Engine::load(*place, {.threads = options.place.threads, .memory_budget = {}});
   if (!engine.ok()) return console.fail(engine.error());
   const double load_ms = since_ms(begin);
   const std::uint64_t loaded_bytes = resident_bytes();
@@ -107,39 +110,42 @@ int bench(const BenchOptions& options, const Console& console) {
 
   const engine::ModelInfo& info = engine->info();
   if (console.json()) {
-    console.result(nlohmann::json{{"model", info.name},
-                                  {"family", info.family},
-                                  {"device", info.device},
-                                  {"dtype", {{"storage", info.storage_dtype}, {"compute", info.compute_dtype}}},
-                                  {"threads", engine->threads()},
-                                  {"width", request.width()},
-                                  {"height", request.height()},
-                                  {"steps", request.steps()},
-                                  {"batch_size", options.batch_size},
-                                  {"guidance_scale", request.guidance_scale()},
-                                  {"load_ms", figures->load_ms},
-                                  {"encode_ms", figures->encode_ms},
-                                  {"step_ms", to_json(figures->step)},
-                                  {"decode_ms", to_json(figures->decode)},
-                                  {"loaded_rss_bytes", figures->loaded_bytes},
-                                  {"peak_rss_bytes", figures->peak_bytes}}
+    console.result(nlohmann::json{
+        {"model", info.name},
+        {"family", info.family},
+        {"device", info.device},
+        {"dtype", {{"storage", info.storage_dtype}, {"compute", info.compute_dtype}}},
+        {"threads", engine->threads()},
+        {"width", request.width()},
+        {"height", request.height()},
+        {"steps", request.steps()},
+        {"batch_size", options.batch_size},
+        {"guidance_scale", request.guidance_scale()},
+        {"load_ms", figures->load_ms},
+        {"encode_ms", figures->encode_ms},
+        {"step_ms", to_json(figures->step)},
+        {"decode_ms", to_json(figures->decode)},
+        {"loaded_rss_bytes", figures->loaded_bytes},
+        {"peak_rss_bytes", figures->peak_bytes}}
                        .dump());
     return 0;
   }
-  console.result(fmt::format("{} ({}), {}x{}, batch {}, guidance {:g}, {} threads on {}, weights {}, arithmetic {}",
-                             info.name, info.family, request.width(), request.height(), options.batch_size,
-                             request.guidance_scale(), engine->threads(), info.device, info.storage_dtype,
-                             info.compute_dtype));
+  console.result(fmt::format(
+      "{} ({}), {}x{}, batch {}, guidance {:g}, {} threads on {}, weights {}, arithmetic {}",
+      info.name, info.family, request.width(), request.height(), options.batch_size,
+      request.guidance_scale(), engine->threads(), info.device, info.storage_dtype,
+      info.compute_dtype));
   console.result(fmt::format("  {:<10}{:>12}{:>12}{:>12}", "", "min ms", "median ms", "mean ms"));
   const auto row = [&](const char* name, const Spread& times) {
-    console.result(fmt::format("  {:<10}{:>12.1f}{:>12.1f}{:>12.1f}", name, times.min, times.median, times.mean));
+    console.result(fmt::format("  {:<10}{:>12.1f}{:>12.1f}{:>12.1f}", name, times.min, times.median,
+                               times.mean));
   };
   console.result(fmt::format("  {:<10}{:>12.1f}", "load", figures->load_ms));
   console.result(fmt::format("  {:<10}{:>12.1f}", "encode", figures->encode_ms));
   row("step", figures->step);
   row("decode", figures->decode);
-  console.result(fmt::format("  memory    {} after loading, {} at most", human_bytes(figures->loaded_bytes),
-                             human_bytes(figures->peak_bytes)));
+  console.result(fmt::format("  memory    {} after loading, {} at most",
+                             human_bytes(figures->loaded_bytes), human_bytes(figures->peak_bytes)));
   return 0;
 }
 

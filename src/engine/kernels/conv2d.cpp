@@ -7,6 +7,8 @@
 namespace limner::engine::kernels {
 namespace {
 
+constexpr int64_t kLeastChannels = 16;
+
 int64_t out_size(int64_t in, int64_t kernel, const Conv2dOptions& options) {
   return (in + 2 * options.padding - kernel) / options.stride + 1;
 }
@@ -57,7 +59,10 @@ at::Tensor conv2d(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   TORCH_CHECK(x.size(2) + 2 * options.padding >= weight.size(2) &&
                   x.size(3) + 2 * options.padding >= weight.size(3),
               "[conv2d] want a picture no smaller than the kernel, got ", x.sizes());
-  if (has_gemm(x, weight)) return conv2d_avx512(x, weight, bias, options);
+  // With a handful of channels on one side the product leaves most lanes empty, and the weight is
+  // small.
+  const bool narrow = weight.size(0) < kLeastChannels || weight.size(1) < kLeastChannels;
+  if (has_gemm(x, weight) && !narrow) return conv2d_avx512(x, weight, bias, options);
   return at::conv2d(x, weight.to(x.scalar_type()),
                     bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt,
                     {options.stride, options.stride}, {options.padding, options.padding});

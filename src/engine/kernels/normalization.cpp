@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/kernels/cpu_features.h"
+#include "engine/kernels/cuda.h"
 #include "engine/kernels/normalization_avx512.h"
 #include "engine/kernels/parallel.h"
 
@@ -126,6 +127,7 @@ at::Tensor group_norm(const at::Tensor& x, const at::Tensor& weight, const at::T
   if (has_avx512_rows(x) && is_channels_last(x)) {
     return group_norm_avx512(x, weight, bias, options);
   }
+  if (auto y = group_norm_cuda(x, weight, bias, options)) return *y;
   at::Tensor y = at::group_norm(x, options.groups, weight.to(x.scalar_type()),
                                 bias.to(x.scalar_type()), options.eps);
   return options.silu ? at::silu_(y) : y;
@@ -135,6 +137,7 @@ at::Tensor geglu(const at::Tensor& x) {
   TORCH_CHECK(x.dim() >= 1 && x.size(-1) % 2 == 0, "[geglu] want an even last size, got ",
               x.sizes());
   if (has_avx512_rows(x)) return geglu_avx512(x);
+  if (auto y = geglu_cuda(x)) return *y;
   const auto halves = x.chunk(2, -1);
   return halves[0] * at::gelu(halves[1]);
 }

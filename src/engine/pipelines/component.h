@@ -28,7 +28,8 @@ auto build_component(const LoadRequest& request, const std::string& component,
   require_component(request.folder, component);
   const weights::Config config = weights::Config::read(request.folder.config_file(component));
   const nn::TensorSource source(
-      weights::Weights::open_component(request.folder.root / component, request.variant).value_or_throw(),
+      weights::Weights::open_component(request.folder.root / component, request.variant)
+          .value_or_throw(),
       placement);
   return build(config, source);
 }

@@ -3,8 +3,8 @@
 namespace limner::engine::pipelines {
 namespace {
 
-// Brings the guided prediction's spread back to that of the text-conditioned one ("Common Diffusion Noise Schedules
-// and Sample Steps are Flawed", Lin et al. 2023, section 3.4).
+// Brings the guided prediction's spread back to that of the text-conditioned one ("Common Diffusion
+// Noise Schedules and Sample Steps are Flawed", Lin et al. 2023, section 3.4).
 at::Tensor rescale_guidance(const at::Tensor& guided, const at::Tensor& text, double amount) {
   const std::vector<std::int64_t> axes = {1, 2, 3};
   const at::Tensor rescaled = guided * (text.std(axes, /*unbiased=*/true, /*keepdim=*/true) /
@@ -20,9 +20,10 @@ class BatchBuilder {
     samples_.push_back(sample);
     timesteps_.push_back(static_cast<float>(picture.sampler->timestep()));
     guidance_.push_back(static_cast<float>(picture.guidance_scale));
-    prompts_.push_back(with_prompt ? conditioning.prompt_embeds : conditioning.negative_prompt_embeds);
-    const at::Tensor& pooled =
-        with_prompt ? conditioning.pooled_prompt_embeds : conditioning.negative_pooled_prompt_embeds;
+    prompts_.push_back(with_prompt ? conditioning.prompt_embeds
+                                   : conditioning.negative_prompt_embeds);
+    const at::Tensor& pooled = with_prompt ? conditioning.pooled_prompt_embeds
+                                           : conditioning.negative_pooled_prompt_embeds;
     if (pooled.defined()) pooled_.push_back(pooled);
     if (picture.time_ids.defined()) time_ids_.push_back(picture.time_ids);
   }
@@ -56,8 +57,8 @@ void step(const Pipeline& pipeline, std::span<PictureState* const> pictures) {
     if (is_guided(pipeline, *picture)) builder.add(sample, *picture, /*with_prompt=*/false);
     builder.add(sample, *picture, /*with_prompt=*/true);
   }
-  const at::Tensor prediction =
-      pipeline.predict_noise(builder.build(pipeline.embeds_guidance()), nn::no_adapters());  // [R, C, h, w]
+  const at::Tensor prediction = pipeline.predict_noise(builder.build(pipeline.embeds_guidance()),
+                                                       nn::no_adapters());  // [R, C, h, w]
 
   std::int64_t row = 0;
   for (PictureState* picture : pictures) {

@@ -17,7 +17,9 @@ class DumpFile {
     if (!tensor.defined()) return;
     const at::Tensor kept = tensor.to(at::kCPU, at::kFloat).contiguous();
     tensors_.push_back(kept);
-    entries_.push_back({std::move(name), weights::DType::kF32, kept.sizes().vec(),
+    entries_.push_back({std::move(name),
+                        weights::DType::kF32,
+                        kept.sizes().vec(),
                         {static_cast<const std::byte*>(kept.const_data_ptr()), kept.nbytes()}});
   }
 
@@ -38,7 +40,8 @@ Result<void> write_dump(const Pipeline& pipeline, std::span<const PictureState* 
   const PictureState& first = *pictures.front();
   for (const PictureState* picture : pictures) {
     if (!picture->trace || picture->trace->latents.size() != first.sampler->timesteps().size()) {
-      return Error{ErrorCode::kInvalidArgument, "only finished pictures with a trace can be dumped"};
+      return Error{ErrorCode::kInvalidArgument,
+                   "only finished pictures with a trace can be dumped"};
     }
   }
   const auto stack = [&](const std::function<at::Tensor(const PictureState&)>& pick) {
@@ -49,7 +52,8 @@ Result<void> write_dump(const Pipeline& pipeline, std::span<const PictureState* 
 
   DumpFile dump;
   dump.add("prompt_embeds", stack([](const auto& p) { return p.conditioning->prompt_embeds; }));
-  dump.add("pooled_prompt_embeds", stack([](const auto& p) { return p.conditioning->pooled_prompt_embeds; }));
+  dump.add("pooled_prompt_embeds",
+           stack([](const auto& p) { return p.conditioning->pooled_prompt_embeds; }));
   if (is_guided(pipeline, first)) {
     dump.add("negative_prompt_embeds",
              stack([](const auto& p) { return p.conditioning->negative_prompt_embeds; }));
@@ -62,8 +66,10 @@ Result<void> write_dump(const Pipeline& pipeline, std::span<const PictureState* 
   }
   dump.add("latents.initial", stack([](const auto& p) { return p.trace->initial; }));
   for (std::size_t i = 0; i < first.trace->latents.size(); ++i) {
-    dump.add(fmt::format("noise_pred.{:03}", i), stack([i](const auto& p) { return p.trace->noise_pred[i]; }));
-    dump.add(fmt::format("latents.{:03}", i), stack([i](const auto& p) { return p.trace->latents[i]; }));
+    dump.add(fmt::format("noise_pred.{:03}", i),
+             stack([i](const auto& p) { return p.trace->noise_pred[i]; }));
+    dump.add(fmt::format("latents.{:03}", i),
+             stack([i](const auto& p) { return p.trace->latents[i]; }));
   }
   dump.add("latents.final", stack([](const auto& p) { return p.latents; }));
   dump.add("image", stack([](const auto& p) { return p.trace->image; }));

@@ -7,7 +7,8 @@
 namespace limner::engine::pipelines {
 namespace {
 
-// Float16 overflows inside the SDXL VAE and gives black pictures; float32 arithmetic costs little there.
+// Float16 overflows inside the SDXL VAE and gives black pictures; float32 arithmetic costs little
+// there.
 nn::Placement without_float16_arithmetic(nn::Placement placement) {
   if (placement.compute == at::kHalf) {
     placement.storage = at::kFloat;
@@ -16,8 +17,8 @@ nn::Placement without_float16_arithmetic(nn::Placement placement) {
   return placement;
 }
 
-// The guidance scale as the network of a consistency-distilled checkpoint reads it ("On Distillation of Guided
-// Diffusion Models", sinusoid of 1000 (w - 1)). guidance [R] -> [R, width]
+// The guidance scale as the network of a consistency-distilled checkpoint reads it ("On
+// Distillation of Guided Diffusion Models", sinusoid of 1000 (w - 1)). guidance [R] -> [R, width]
 at::Tensor guidance_embedding(const at::Tensor& guidance, std::int64_t width) {
   const std::int64_t half = width / 2;
   const at::Tensor frequencies =
@@ -42,11 +43,12 @@ LatentDiffusion::LatentDiffusion(const LoadRequest& request)
                              return models::AutoencoderKL(config, source);
                            })) {
   if (unet_.traits().in_channels != vae_.latent_channels()) {
-    throw Failure(ErrorCode::kUnsupported,
-                  fmt::format("{}: the unet reads {} channels and the vae makes {}; text-to-image needs them equal "
-                              "(9 channels: an inpainting checkpoint)",
-                              request.folder.root.string(), unet_.traits().in_channels,
-                              vae_.latent_channels()));
+    throw Failure(
+        ErrorCode::kUnsupported,
+        fmt::format(
+            "{}: the unet reads {} channels and the vae makes {}; text-to-image needs them equal "
+            "(9 channels: an inpainting checkpoint)",
+            request.folder.root.string(), unet_.traits().in_channels, vae_.latent_channels()));
   }
 }
 
@@ -77,17 +79,19 @@ at::Tensor LatentDiffusion::decode(const at::Tensor& latents) const {
   return vae_.decode(z, vae_options_).to(at::kFloat);
 }
 
-// The widest moment of a UNet forward is at full latent size: the skips that wait for the way up, the feed-forward's
-// two halves of 4C each, and a few copies of the activation. About 48 C per position, measured on SD 1.5 and SDXL.
-std::uint64_t LatentDiffusion::denoise_bytes(std::int64_t rows, std::int64_t h, std::int64_t w) const {
+// The widest moment of a UNet forward is at full latent size: the skips that wait for the way up,
+// the feed-forward's two halves of 4C each, and a few copies of the activation. About 48 C per
+// position, measured on SD 1.5 and SDXL.
+std::uint64_t LatentDiffusion::denoise_bytes(std::int64_t rows, std::int64_t h,
+                                             std::int64_t w) const {
   const std::uint64_t element = unet_placement_.compute == at::kFloat ? 4 : 2;
   return static_cast<std::uint64_t>(rows) * static_cast<std::uint64_t>(h) *
-         static_cast<std::uint64_t>(w) * static_cast<std::uint64_t>(unet_.traits().base_channels) * 48 *
-         element;
+         static_cast<std::uint64_t>(w) * static_cast<std::uint64_t>(unet_.traits().base_channels) *
+         48 * element;
 }
 
-// At full picture size the decoder holds about four activations of its second-widest block at once; with tiling only
-// one tile's worth.
+// At full picture size the decoder holds about four activations of its second-widest block at once;
+// with tiling only one tile's worth.
 std::uint64_t LatentDiffusion::decode_bytes(std::int64_t h, std::int64_t w) const {
   const std::uint64_t element = vae_placement_.compute == at::kFloat ? 4 : 2;
   const std::int64_t factor = vae_.spatial_factor();
@@ -96,7 +100,8 @@ std::uint64_t LatentDiffusion::decode_bytes(std::int64_t h, std::int64_t w) cons
     rows = std::min(rows, vae_.tile_sample_size());
     columns = std::min(columns, vae_.tile_sample_size());
   }
-  const std::uint64_t picture = static_cast<std::uint64_t>(h * factor) * static_cast<std::uint64_t>(w * factor) * 3 * 4;
+  const std::uint64_t picture =
+      static_cast<std::uint64_t>(h * factor) * static_cast<std::uint64_t>(w * factor) * 3 * 4;
   return static_cast<std::uint64_t>(rows) * static_cast<std::uint64_t>(columns) *
              static_cast<std::uint64_t>(vae_.full_size_channels()) * 4 * element +
          2 * picture;

@@ -16,13 +16,14 @@ namespace limner::engine::pipelines {
 
 // Every step's tensors of one picture, each [1, C, h, w] float32; kept only when asked for.
 struct Trace {
-  at::Tensor initial;                    // after scaling by the first sigma
-  std::vector<at::Tensor> noise_pred;    // the guided model output of each call
-  std::vector<at::Tensor> latents;       // after each call
-  at::Tensor image;                      // [1, 3, H, W] before rounding
+  at::Tensor initial;                  // after scaling by the first sigma
+  std::vector<at::Tensor> noise_pred;  // the guided model output of each call
+  std::vector<at::Tensor> latents;     // after each call
+  at::Tensor image;                    // [1, 3, H, W] before rounding
 };
 
-// Everything that changes while one image is drawn, and what it was asked for. Owned by one thread at a time.
+// Everything that changes while one image is drawn, and what it was asked for. Owned by one thread
+// at a time.
 struct PictureState {
   std::uint64_t seed = 0;
   double guidance_scale = 1.0;
@@ -31,7 +32,7 @@ struct PictureState {
   at::Tensor time_ids;  // [1, 6] or undefined
   samplers::Noise noise{0};
   std::unique_ptr<samplers::Sampler> sampler;
-  at::Tensor latents;   // [1, C, h, w] float32
+  at::Tensor latents;  // [1, C, h, w] float32
   std::optional<Trace> trace;
 };
 

@@ -20,11 +20,11 @@ namespace limner::engine::pipelines {
 struct Traits {
   std::string family;
   std::int64_t latent_channels = 4;
-  std::int64_t spatial_factor = 8;      // pixels per latent
-  std::int64_t default_side = 1024;     // native picture side in pixels
+  std::int64_t spatial_factor = 8;   // pixels per latent
+  std::int64_t default_side = 1024;  // native picture side in pixels
   std::int64_t default_steps = 30;
   double default_guidance_scale = 5.0;
-  std::int64_t clip_layers = 12;        // of the first text encoder
+  std::int64_t clip_layers = 12;  // of the first text encoder
 };
 
 // An encoded prompt: plain tensors on the device, each with a first axis of 1.
@@ -50,7 +50,7 @@ struct DenoiseBatch {
   at::Tensor prompt_embeds;  // [R, L, C]
   at::Tensor pooled_embeds;  // [R, P] or undefined
   at::Tensor time_ids;       // [R, 6] or undefined
-  at::Tensor guidance;       // [R] guidance scale for distilled networks that embed it, or undefined
+  at::Tensor guidance;  // [R] guidance scale for distilled networks that embed it, or undefined
 };
 
 // Immutable after loading; every function is const. Throws Failure.
@@ -59,18 +59,21 @@ class Pipeline {
   virtual ~Pipeline() = default;
 
   virtual const Traits& traits() const = 0;
-  // True when guidance is an input of the network instead of a second row (LCM-distilled checkpoints).
+  // True when guidance is an input of the network instead of a second row (LCM-distilled
+  // checkpoints).
   virtual bool embeds_guidance() const { return false; }
 
   virtual Conditioning encode_prompt(const PromptText& text) const = 0;
   // What the network is told besides the prompt; undefined where the family has none. [1, 6]
   virtual at::Tensor time_ids(const contract::ValidRequest& request) const = 0;
   // [R, C, h, w] float32
-  virtual at::Tensor predict_noise(const DenoiseBatch& batch, const nn::RowAdapters& adapters) const = 0;
+  virtual at::Tensor predict_noise(const DenoiseBatch& batch,
+                                   const nn::RowAdapters& adapters) const = 0;
   // latents [B, C, h, w] as the sampler left them -> [B, 3, H, W] float32, about -1..1
   virtual at::Tensor decode(const at::Tensor& latents) const = 0;
 
-  // Bytes of activations: one forward of `rows` rows, and decoding one picture, for latents of h x w.
+  // Bytes of activations: one forward of `rows` rows, and decoding one picture, for latents of h x
+  // w.
   virtual std::uint64_t denoise_bytes(std::int64_t rows, std::int64_t h, std::int64_t w) const = 0;
   virtual std::uint64_t decode_bytes(std::int64_t h, std::int64_t w) const = 0;
 };

@@ -16,18 +16,21 @@ at::Device find_device(const std::string& name) {
   } else if (name.rfind("cuda:", 0) != 0 || name.size() == 5 || name.size() > 7 ||
              name.find_first_not_of("0123456789", 5) != std::string::npos) {
     throw Failure(ErrorCode::kInvalidArgument,
-                  fmt::format("device '{}' is not known; want auto, cpu, cuda or cuda:N", name.substr(0, 64)));
+                  fmt::format("device '{}' is not known; want auto, cpu, cuda or cuda:N",
+                              name.substr(0, 64)));
   }
   if (!has_cuda) {
     throw Failure(ErrorCode::kUnsupported,
-                  "device '" + name + "': this build has no CUDA, or the machine has no NVIDIA driver; build the "
-                  "`cuda` preset against a CUDA libtorch, or use --device cpu");
+                  "device '" + name +
+                      "': this build has no CUDA, or the machine has no NVIDIA driver; build the "
+                      "`cuda` preset against a CUDA libtorch, or use --device cpu");
   }
   const int index = name == "cuda" ? 0 : std::stoi(name.substr(5));
   const auto count = static_cast<int>(at::detail::getCUDAHooks().deviceCount());
   if (index >= count) {
     throw Failure(ErrorCode::kUnsupported,
-                  fmt::format("device '{}': this machine has {} CUDA device{}", name, count, count == 1 ? "" : "s"));
+                  fmt::format("device '{}': this machine has {} CUDA device{}", name, count,
+                              count == 1 ? "" : "s"));
   }
   return {at::kCUDA, static_cast<at::DeviceIndex>(index)};
 }
@@ -35,18 +38,19 @@ at::Device find_device(const std::string& name) {
 nn::Placement place_on_cpu(Precision precision, const CheckpointFacts& checkpoint) {
   constexpr std::uint64_t kSmall = std::uint64_t{1} << 30;
   if (precision == Precision::kAuto) {
-    precision = checkpoint.weight_bytes <= kSmall  ? Precision::kFloat32
-                : checkpoint.dtype == "F16"        ? Precision::kFloat16
-                                                   : Precision::kBFloat16;
+    precision = checkpoint.weight_bytes <= kSmall ? Precision::kFloat32
+                : checkpoint.dtype == "F16"       ? Precision::kFloat16
+                                                  : Precision::kBFloat16;
   }
   if (precision == Precision::kFloat32) return {at::kFloat, at::kFloat, at::kCPU};
-  // No CPU here multiplies float16 fast: where bfloat16 is fast both formats are computed in it, elsewhere they are
-  // stored as they are and computed in float32.
+  // No CPU here multiplies float16 fast: where bfloat16 is fast both formats are computed in it,
+  // elsewhere they are stored as they are and computed in float32.
   if (kernels::has_fast_bfloat16()) return {at::kBFloat16, at::kBFloat16, at::kCPU};
   return {precision == Precision::kFloat16 ? at::kHalf : at::kBFloat16, at::kFloat, at::kCPU};
 }
 
-nn::Placement place_on_cuda(Precision precision, at::Device device, const CheckpointFacts& checkpoint) {
+nn::Placement place_on_cuda(Precision precision, at::Device device,
+                            const CheckpointFacts& checkpoint) {
   if (precision == Precision::kAuto) {
     precision = checkpoint.dtype == "BF16" ? Precision::kBFloat16 : Precision::kFloat16;
   }
@@ -58,7 +62,8 @@ nn::Placement place_on_cuda(Precision precision, at::Device device, const Checkp
 
 }  // namespace
 
-nn::Placement place(Precision precision, const std::string& device, const CheckpointFacts& checkpoint) {
+nn::Placement place(Precision precision, const std::string& device,
+                    const CheckpointFacts& checkpoint) {
   const at::Device found = find_device(device);
   return found.is_cuda() ? place_on_cuda(precision, found, checkpoint)
                          : place_on_cpu(precision, checkpoint);

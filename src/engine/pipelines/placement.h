@@ -8,14 +8,15 @@
 
 namespace limner::engine::pipelines {
 
-// `weight_bytes` and `checkpoint_dtype` ("F32", "F16", "BF16") decide what kAuto means. Throws Failure(kUnsupported)
-// for a device this build or machine does not have, saying what is missing, and kInvalidArgument for a name that is
-// none.
+// `weight_bytes` and `checkpoint_dtype` ("F32", "F16", "BF16") decide what kAuto means. Throws
+// Failure(kUnsupported) for a device this build or machine does not have, saying what is missing,
+// and kInvalidArgument for a name that is none.
 struct CheckpointFacts {
   std::uint64_t weight_bytes = 0;
   std::string dtype;
 };
-nn::Placement place(Precision precision, const std::string& device, const CheckpointFacts& checkpoint);
+nn::Placement place(Precision precision, const std::string& device,
+                    const CheckpointFacts& checkpoint);
 
 std::string dtype_name(at::ScalarType dtype);  // "float32"
 

@@ -9,7 +9,8 @@
 namespace limner::engine::pipelines {
 
 PreviewMap::PreviewMap(const Pipeline& pipeline, at::Device device) {
-  const std::int64_t channels = pipeline.traits().latent_channels, factor = pipeline.traits().spatial_factor;
+  const std::int64_t channels = pipeline.traits().latent_channels,
+                     factor = pipeline.traits().spatial_factor;
   constexpr std::int64_t kPatches = 8, kPatchSide = 4, kSide = kPatches * kPatchSide;
   samplers::Noise noise(0);
   // Flat patches: within one, a pixel's colour depends on little but its own latent.
@@ -17,7 +18,8 @@ PreviewMap::PreviewMap(const Pipeline& pipeline, at::Device device) {
                                  .repeat_interleave(kPatchSide, 2)
                                  .repeat_interleave(kPatchSide, 3)
                                  .to(device);  // [1, C, 32, 32]
-  const at::Tensor colours = at::avg_pool2d(pipeline.decode(latents), {factor, factor}).to(at::kCPU);
+  const at::Tensor colours =
+      at::avg_pool2d(pipeline.decode(latents), {factor, factor}).to(at::kCPU);
   const at::Tensor inputs = latents.to(at::kCPU).view({channels, kSide * kSide}).t();  // [N, C]
   const at::Tensor design = at::cat({inputs, at::ones({kSide * kSide, 1})}, 1).to(at::kDouble);
   const at::Tensor targets = colours.view({3, kSide * kSide}).t().to(at::kDouble);  // [N, 3]
@@ -28,7 +30,8 @@ PreviewMap::PreviewMap(const Pipeline& pipeline, at::Device device) {
 image::Bitmap PreviewMap::draw(const at::Tensor& latents) const {
   const at::Tensor pixels = latents.to(at::kCPU).squeeze(0).permute({1, 2, 0});  // [h, w, C]
   const std::int64_t channels = pixels.size(2);
-  const at::Tensor colours = pixels.matmul(map_.narrow(0, 0, channels)) + map_[channels];  // [h, w, 3]
+  const at::Tensor colours =
+      pixels.matmul(map_.narrow(0, 0, channels)) + map_[channels];  // [h, w, 3]
   return to_bitmap(colours.permute({2, 0, 1}).unsqueeze(0));
 }
 

@@ -32,7 +32,8 @@ class StableDiffusion : public Pipeline {
 
   at::Tensor time_ids(const contract::ValidRequest&) const override { return {}; }
 
-  at::Tensor predict_noise(const DenoiseBatch& batch, const nn::RowAdapters& adapters) const override {
+  at::Tensor predict_noise(const DenoiseBatch& batch,
+                           const nn::RowAdapters& adapters) const override {
     return networks_.predict_noise(batch, adapters);
   }
   at::Tensor decode(const at::Tensor& latents) const override { return networks_.decode(latents); }
@@ -44,8 +45,8 @@ class StableDiffusion : public Pipeline {
   }
 
  private:
-  // [1, L, C]. With clip_skip n the state n layers before the last goes through the final norm, as diffusers does; it
-  // leaves the negative prompt alone.
+  // [1, L, C]. With clip_skip n the state n layers before the last goes through the final norm, as
+  // diffusers does; it leaves the negative prompt alone.
   at::Tensor encode(const std::string& text, std::int64_t clip_skip,
                     std::vector<std::string>& warnings) const {
     const models::ClipTextOutput output = text_encoder_.encode(text, warnings);

@@ -47,13 +47,14 @@ class StableDiffusionXL : public Pipeline {
   // [1, 6]: original height and width, crop top and left, target height and width
   at::Tensor time_ids(const contract::ValidRequest& request) const override {
     const contract::MicroConditioning& micro = request.micro();
-    return at::tensor({*micro.original_height, *micro.original_width, micro.crop_top, micro.crop_left,
-                       *micro.target_height, *micro.target_width},
+    return at::tensor({*micro.original_height, *micro.original_width, micro.crop_top,
+                       micro.crop_left, *micro.target_height, *micro.target_width},
                       at::kFloat)
         .unsqueeze(0);
   }
 
-  at::Tensor predict_noise(const DenoiseBatch& batch, const nn::RowAdapters& adapters) const override {
+  at::Tensor predict_noise(const DenoiseBatch& batch,
+                           const nn::RowAdapters& adapters) const override {
     return networks_.predict_noise(batch, adapters);
   }
   at::Tensor decode(const at::Tensor& latents) const override { return networks_.decode(latents); }
@@ -70,24 +71,29 @@ class StableDiffusionXL : public Pipeline {
     at::Tensor pooled;  // [1, P]
   };
 
-  // Both encoders' states one layer before the last, side by side; the second's projection as the pooled vector.
+  // Both encoders' states one layer before the last, side by side; the second's projection as the
+  // pooled vector.
   Encoded encode(const std::string& text, std::int64_t clip_skip,
                  std::vector<std::string>& warnings) const {
     const models::ClipTextOutput first = text_encoder_.encode(text, warnings);
     const models::ClipTextOutput second = text_encoder_2_.encode(text, warnings);
     const auto state = [&](const models::ClipTextOutput& output) {
-      return output.hidden_states[output.hidden_states.size() - 2 - static_cast<std::size_t>(clip_skip)];
+      return output
+          .hidden_states[output.hidden_states.size() - 2 - static_cast<std::size_t>(clip_skip)];
     };
     return {at::cat({state(first), state(second)}, -1), second.pooled};
   }
 
   void check_widths(const LoadRequest& request) const {
     const auto& unet = networks_.unet().traits();
-    const std::int64_t width = text_encoder_.model().hidden_size() + text_encoder_2_.model().hidden_size();
+    const std::int64_t width =
+        text_encoder_.model().hidden_size() + text_encoder_2_.model().hidden_size();
     if (unet.cross_attention_dim != width) {
-      throw Failure(ErrorCode::kInvalidModel,
-                    fmt::format("{}: the text encoders give {} wide states, the unet wants cross_attention_dim {}",
-                                request.folder.root.string(), width, unet.cross_attention_dim));
+      throw Failure(
+          ErrorCode::kInvalidModel,
+          fmt::format(
+              "{}: the text encoders give {} wide states, the unet wants cross_attention_dim {}",
+              request.folder.root.string(), width, unet.cross_attention_dim));
     }
   }
 

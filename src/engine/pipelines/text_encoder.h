@@ -13,7 +13,8 @@ namespace limner::engine::pipelines {
 // Immutable; encode is const.
 class TextEncoder {
  public:
-  // `suffix` is "" or "_2": reads <folder>/tokenizer<suffix> and <folder>/text_encoder<suffix>. Throws Failure.
+  // `suffix` is "" or "_2": reads <folder>/tokenizer<suffix> and <folder>/text_encoder<suffix>.
+  // Throws Failure.
   TextEncoder(const LoadRequest& request, const std::string& suffix);
 
   // The network's answer for one text; what did not fit is added to `warnings` once.
