@@ -117,7 +117,8 @@ def main():
                 theirs[dtype].append(peer_round(args, dtype, folder))
     limner, peers = best(ours), {dtype: best(rounds) for dtype, rounds in theirs.items()}
     size = f"{args.width or 'native'}x{args.height or 'native'}"
-    print(f"{args.model}, {size}, guidance {args.guidance_scale:g}, {args.threads} threads, limner --dtype {args.dtype}")
+    print(f"{args.model}, {size}, guidance {args.guidance_scale:g}, {args.threads} threads, "
+          f"limner --dtype {args.dtype}")
     print(f"CPU: {cpu()}; load average {os.getloadavg()[0]:.1f}")
     print_table(limner, peers)
     if args.json:

@@ -22,8 +22,8 @@ if(LIMNER_CUDA)
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
     set(CMAKE_CUDA_ARCHITECTURES 75 80 86 89 90)
   endif()
+  set(CMAKE_CUDA_STANDARD 17)  # CMake 3.25 knows no nvcc flag for C++20
   enable_language(CUDA)
-  set(CMAKE_CUDA_STANDARD 20)
   target_include_directories(limner_torch SYSTEM INTERFACE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
   # libtorch_cuda registers its operators when it is loaded; nothing of ours names a symbol of it.
   target_link_libraries(limner_torch INTERFACE ${LIMNER_LIBTORCH}/lib/libc10_cuda.so

@@ -146,7 +146,7 @@ def make_model(shape, output, seed=0, dtype=torch.float32, scheduler=None, predi
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=sorted(SHAPES), required=True)
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="folder to write, best outside the repository")
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="folder to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="float32")
     parser.add_argument("--scheduler", help="diffusers class name, instead of the shape's own")

@@ -85,7 +85,8 @@ def capture(pipeline, case):
     generators = [torch.Generator("cpu").manual_seed(case["seed"] + i) for i in range(case["num_images"])]
     try:
         with torch.inference_mode():
-            pipeline(case["prompt"], negative_prompt=case["negative_prompt"] or None, num_inference_steps=case["steps"],
+            pipeline(case["prompt"], negative_prompt=case["negative_prompt"] or None,
+                     num_inference_steps=case["steps"],
                      guidance_scale=case["guidance_scale"], guidance_rescale=case["guidance_rescale"],
                      eta=case["eta"], width=case["width"], height=case["height"], num_images_per_prompt=case["num_images"],
                      generator=generators, output_type="np")

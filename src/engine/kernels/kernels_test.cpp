@@ -288,5 +288,31 @@ TEST(Geglu, GateEqualsGeluEverywhere) {
   EXPECT_LE((geglu(x).squeeze(-1) - want).abs().max().item<double>(), 1e-6);
 }
 
+TEST(Cuda, NormalisationAndGateEqualDoublePrecision) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "no CUDA device";
+  at::manual_seed(5);
+  const std::vector<std::pair<at::ScalarType, double>> bounds{
+      {at::kFloat, 3e-6}, {at::kHalf, 2e-3}, {at::kBFloat16, 1.5e-2}};
+  for (const auto& [type, bound] : bounds) {
+    for (const NormCase& c : {NormCase{2, 320, 16, 16, 32}, NormCase{1, 2560, 8, 8, 32},
+                              NormCase{2, 21, 5, 7, 3}, NormCase{1, 128, 100, 90, 32}}) {
+      const at::Tensor x = (at::randn({c.batch, c.channels, c.height, c.width}) * 3 + 1).to(type);
+      const at::Tensor weight = at::randn({c.channels}), bias = at::randn({c.channels});
+      const at::Tensor want = at::silu(at::group_norm(
+          x.to(at::kDouble), c.groups, weight.to(at::kDouble), bias.to(at::kDouble), 1e-5));
+      const at::Tensor there = x.to(at::kCUDA).contiguous(at::MemoryFormat::ChannelsLast);
+      const at::Tensor got =
+          group_norm(there, weight.to(at::kCUDA), bias.to(at::kCUDA), {c.groups, 1e-5, true});
+      EXPECT_LE(relative_error(got.cpu(), want), bound) << type;
+    }
+    for (const int64_t width : {1, 37, 1280}) {
+      const at::Tensor x = at::randn({9, 2 * width}).to(type);
+      const auto halves = x.to(at::kDouble).chunk(2, -1);
+      const at::Tensor want = halves[0] * at::gelu(halves[1]);
+      EXPECT_LE(relative_error(geglu(x.to(at::kCUDA)).cpu(), want), bound) << type;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace limner::engine::kernels
