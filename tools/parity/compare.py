@@ -230,8 +230,9 @@ def sweep(args, reference):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=pathlib.Path, metavar="MODEL", help="a Diffusers folder")
+    choices = {"sampler": ["", *SAMPLERS], "schedule": list(SCHEDULES)}
     for name, value in DEFAULTS.items():
-        parser.add_argument("--" + name.replace("_", "-"), type=type(value), default=value)
+        parser.add_argument("--" + name.replace("_", "-"), type=type(value), default=value, choices=choices.get(name))
     parser.add_argument("--tolerance", type=float, default=1e-4)
     parser.add_argument("--limner", type=pathlib.Path, default=ROOT / "build" / "limner", help="the program to check")
     parser.add_argument("--psnr", action="store_true",

@@ -22,6 +22,7 @@ from make_model import make_model
 FOLDER = ROOT / "tests" / "parity" / "fixtures" / "pipelines"
 SMALL = dict(DEFAULTS, width=32, height=32, steps=4)
 NEGATIVE = "a photo of the cat"
+UNUSUAL = "The CAT'S 2nd photo: na\u00efve \u2014 \u65e5\u672c\u8a9e \U0001f642!! "
 # What each model is asked; a case names only what differs from SMALL.
 CASES = {
     "micro-sd1": {
@@ -38,7 +39,7 @@ CASES = {
         "lcm": dict(sampler="lcm", num_images=2, guidance_scale=1.0),
         "lms_beta": dict(sampler="lms", schedule="beta"),
         "rescale": dict(sampler="euler", guidance_rescale=0.7, negative_prompt=NEGATIVE),
-        "long_prompt": dict(prompt="The CAT'S 2nd photo: na\u00efve \u2014 \u65e5\u672c\u8a9e \U0001f642!! " * 9, steps=2),
+        "long_prompt": dict(prompt=UNUSUAL * 9, steps=2),
     },
     "micro-sd2": {
         "own_sampler": {},
