@@ -8,6 +8,7 @@
 #include <fstream>
 #include <list>
 #include <new>
+#include <set>
 
 #include "base/system_memory.h"
 #include "engine/pipelines/denoiser.h"
@@ -82,6 +83,23 @@ pipelines::CheckpointFacts facts_of(const weights::ModelFolder& folder,
     }
   }
   return facts;
+}
+
+// A variant that no component has is a mistake; one that only some have is usual.
+void check_variant(const weights::ModelFolder& folder, const std::string& variant) {
+  if (variant.empty()) return;
+  std::set<std::string> known;
+  for (const auto& [component, entry] : folder.components) {
+    for (const std::string& name : weights::Weights::variants(folder.root / component)) {
+      if (name == variant) return;
+      if (!name.empty()) known.insert(name);
+    }
+  }
+  throw Failure(
+      ErrorCode::kInvalidArgument,
+      fmt::format("{} has no variant '{}'; {}", folder.root.string(), variant.substr(0, 64),
+                  known.empty() ? "its weights have none"
+                                : fmt::format("there are: {}", fmt::join(known, ", "))));
 }
 
 // limner.json beside model_index.json may carry the defaults its maker recommends.
@@ -202,6 +220,7 @@ Result<Engine> Engine::load(const Composition& composition, const EngineOptions&
     if (options.threads > 0) at::set_num_threads(options.threads);
     const weights::ModelFolder folder =
         weights::read_model_folder(composition.model).value_or_throw();
+    check_variant(folder, composition.variant);
     const pipelines::CheckpointFacts facts = facts_of(folder, composition.variant);
 
     auto state = std::make_unique<State>();
