@@ -11,6 +11,7 @@ namespace {
 
 constexpr int64_t kKeyBlock = 256;
 constexpr int64_t kPanelKeys = 32;
+constexpr int kScoreRows = 14;
 // Row strides are constants, so that a tile addresses its rows from one register, and no multiple
 // of 4 KiB.
 constexpr int64_t kQueryStride = kMaxHeadWidth + 16;
@@ -181,16 +182,24 @@ class AttentionLoops {
     }
   }
 
-  static void score(const Attention& x, Scratch& s, int64_t rows, const float* panel,
+  // Tile by tile of queries, so that a tile stays in the first-level cache while the panels of keys
+  // stream past.
+  static void score(const Attention& x, Scratch& s, int64_t rows, const float* panels,
                     int64_t count) {
     const int64_t lanes = lanes_of(x);
-    for (int64_t key = 0; key < count; key += kPanelKeys, panel += kPanelKeys * lanes) {
-      if (count - key <= 16) {
-        multiply_rows<Dot, 1, 14, kQueryStride, kScoreStride>(s.query, panel, lanes, s.score + key,
-                                                              rows, true);
-      } else {
-        multiply_rows<Dot, 2, 14, kQueryStride, kScoreStride>(s.query, panel, lanes, s.score + key,
-                                                              rows, true);
+    for (int64_t r = 0; r < rows; r += kScoreRows) {
+      const int64_t tile = least(kScoreRows, rows - r);
+      const float* panel = panels;
+      for (int64_t key = 0; key < count; key += kPanelKeys, panel += kPanelKeys * lanes) {
+        const float* query = s.query + r * kQueryStride;
+        float* to = s.score + r * kScoreStride + key;
+        if (count - key <= 16) {
+          multiply_rows<Dot, 1, kScoreRows, kQueryStride, kScoreStride>(query, panel, lanes, to,
+                                                                        tile, true);
+        } else {
+          multiply_rows<Dot, 2, kScoreRows, kQueryStride, kScoreStride>(query, panel, lanes, to,
+                                                                        tile, true);
+        }
       }
     }
   }

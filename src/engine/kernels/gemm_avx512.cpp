@@ -7,15 +7,14 @@
 namespace limner::engine::kernels::avx512 {
 namespace {
 
-// A tile of 14 rows by 2 vectors fills 28 of the 32 registers. One block of packed rows and one of
-// packed weights together stay below a second-level cache of one MiB.
+// A tile of 14 rows by 2 vectors fills 28 of the 32 registers. The packed weights of a block take
+// two thirds of a second-level cache of one MiB.
 constexpr int64_t kTileRows = 14;
 constexpr int64_t kPanel = 32;
 constexpr int64_t kBlockK = 320;
 constexpr int64_t kRowStride = kBlockK + 16;  // rows 4 KiB apart would share cache sets
-constexpr int64_t kBlockM = 36 * kTileRows;
-constexpr int64_t kBlockN = 12 * kPanel;
-constexpr int64_t kChunkM = 4 * kBlockM;
+constexpr int64_t kBlockN = 16 * kPanel;
+constexpr int64_t kChunkM = 144 * kTileRows;
 
 struct Tile {
   const float* a;  // [rows][kRowStride]
@@ -178,25 +177,25 @@ int64_t part_size(int64_t total, int64_t parts, int64_t limit, int64_t step) {
 }
 
 struct Block {
-  int64_t m, m_end, n, n_end, k, count;
+  int64_t n, n_end, k, count;
 };
 
-void multiply_block(const Gemm& gemm, const Block& block, const float* rows, const float* weight) {
+// One tile's rows, which stay in the first-level cache, against all packed weights of a block.
+void multiply_rows(const Gemm& gemm, const Block& block, int64_t m, int64_t count,
+                   const float* rows, const float* weight) {
   for (int64_t n = block.n; n < block.n_end; n += kPanel) {
     const int64_t width = block.n_end - n;
     const int vectors = width <= 16 ? 1 : 2;
     Tile tile{};
+    tile.a = rows;
     tile.b = weight + (n - block.n) * block.count;
     tile.k = block.count;
+    tile.out = gemm.out + m * gemm.out_stride + n;
     tile.out_stride = gemm.out_stride;
     tile.bias = gemm.bias ? gemm.bias + n : nullptr;
     tile.first = block.k == 0;
     tile.last = tail_mask(width - 16 * (vectors - 1));
-    for (int64_t m = block.m; m < block.m_end; m += kTileRows) {
-      tile.a = rows + (m - block.m) * kRowStride;
-      tile.out = gemm.out + m * gemm.out_stride + n;
-      kTiles[vectors - 1][block.m_end - m < kTileRows ? block.m_end - m : kTileRows](tile);
-    }
+    kTiles[vectors - 1][count](tile);
   }
 }
 
@@ -211,14 +210,13 @@ void run_task(const Gemm& gemm, const GemmPlan& plan, int64_t task, float* scrat
   float* weight = scratch;
   float* rows = scratch + kBlockN * kBlockK;
   const int64_t k_step = part_size(gemm.k, 1, kBlockK, 16);
-  const int64_t m_step = part_size(m_end - m_begin, 1, kBlockM, kTileRows);
   for (block.k = 0; block.k < gemm.k; block.k += k_step) {
     block.count = least(k_step, gemm.k - block.k);
     pack_weight<Load>(gemm, block.n, block.n_end, block.k, block.count, weight);
-    for (block.m = m_begin; block.m < m_end; block.m += m_step) {
-      block.m_end = least(block.m + m_step, m_end);
-      pack_rows(gemm, block.m, block.m_end, block.k, block.count, rows);
-      multiply_block(gemm, block, rows, weight);
+    for (int64_t m = m_begin; m < m_end; m += kTileRows) {
+      const int64_t count = least(kTileRows, m_end - m);
+      pack_rows(gemm, m, m + count, block.k, block.count, rows);
+      multiply_rows(gemm, block, m, count, rows, weight);
     }
   }
 }
@@ -291,7 +289,7 @@ GemmPlan gemm_plan(const Gemm& gemm, int64_t threads) {
   // Cut the rows first: it keeps the packed weights of a task few. Cut the columns when rows alone
   // are too few tasks.
   plan.m_step =
-      part_size(gemm.m, gemm.m >= threads * 2 * kBlockM ? threads : 1, kChunkM, kTileRows);
+      part_size(gemm.m, gemm.m >= threads * kChunkM / 2 ? threads : 1, kChunkM, kTileRows);
   plan.m_tasks = (gemm.m + plan.m_step - 1) / plan.m_step;
   int64_t n_parts = (gemm.n + kBlockN - 1) / kBlockN;
   if (plan.m_tasks % threads != 0) n_parts = round_up(n_parts, threads);
@@ -301,7 +299,7 @@ GemmPlan gemm_plan(const Gemm& gemm, int64_t threads) {
 }
 
 int64_t gemm_scratch_bytes() {
-  return (kBlockN * kBlockK + kBlockM * kRowStride) * static_cast<int64_t>(sizeof(float));
+  return (kBlockN * kBlockK + kTileRows * kRowStride) * static_cast<int64_t>(sizeof(float));
 }
 
 void gemm_task(const Gemm& gemm, const GemmPlan& plan, int64_t task, void* scratch) {

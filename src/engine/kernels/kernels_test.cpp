@@ -2,7 +2,11 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cmath>
+#include <mutex>
+#include <set>
+#include <thread>
 
 #include "engine/kernels/attention.h"
 #include "engine/kernels/attention_avx512.h"
@@ -10,6 +14,7 @@
 #include "engine/kernels/cpu_features.h"
 #include "engine/kernels/linear.h"
 #include "engine/kernels/normalization.h"
+#include "engine/kernels/parallel.h"
 
 namespace limner::engine::kernels {
 namespace {
@@ -18,6 +23,23 @@ double relative_error(const at::Tensor& got, const at::Tensor& want) {
   EXPECT_EQ(got.sizes(), want.sizes());
   const double scale = want.abs().max().item<double>();
   return (got.to(at::kDouble) - want).abs().max().item<double>() / std::max(scale, 1e-30);
+}
+
+TEST(ParallelTasks, UseSeveralThreadsAndRunEachTaskOnce) {
+  const int threads = at::get_num_threads();
+  at::set_num_threads(2);
+  std::mutex mutex;
+  std::set<std::thread::id> workers;
+  std::multiset<int64_t> done;
+  parallel_tasks(8, [&](int64_t task) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    const std::lock_guard lock(mutex);
+    workers.insert(std::this_thread::get_id());
+    done.insert(task);
+  });
+  EXPECT_EQ(workers.size(), 2u);
+  EXPECT_EQ(done, (std::multiset<int64_t>{0, 1, 2, 3, 4, 5, 6, 7}));
+  at::set_num_threads(threads);
 }
 
 struct LinearCase {
