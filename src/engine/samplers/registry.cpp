@@ -330,6 +330,9 @@ void check_request(const Row& row, const Settings& settings, SamplerRequest& req
   if (!(request.eta >= 0.0 && request.eta <= 1.0)) {
     refuse("want eta from 0 to 1, got " + std::to_string(request.eta));
   }
+  if (request.eta > 0.0 && row.info.name != "ddim" && row.info.name != "tcd") {
+    refuse("sampler '" + row.info.name + "' has no eta; samplers that have one: ddim, tcd");
+  }
 }
 
 // Betas that are legal one by one can still leave no signal, or no noise, at all.
