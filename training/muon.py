@@ -8,6 +8,8 @@ import torch
 def orthogonalise(matrices):
     """The orthogonal factors of a batch of matrices, roughly, by Newton-Schulz iteration."""
     a, b, c = 3.4445, -4.7750, 2.0315
+    if torch.cpu._is_avx512_bf16_supported():
+        matrices = matrices.bfloat16()
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
     x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7))
@@ -43,7 +45,7 @@ class Muon(torch.optim.Optimizer):
         scale = group["lr"] * max(1, shape[0] / shape[1]) ** 0.5
         for p, update in zip(params, orthogonalise(updates)):
             p.mul_(1 - group["lr"] * group["weight_decay"])
-            p.sub_(update.reshape(p.shape), alpha=scale)
+            p.sub_(update.float().reshape(p.shape), alpha=scale)
 
 
 def build_optimizers(modules, muon_lr, adam_lr, always_adam=()):

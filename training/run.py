@@ -1,4 +1,4 @@
-"""What the training programs share: clock, learning rate, averaged weights, checkpoints, batches."""
+"""What the training programs share: clock, arithmetic, learning rate, averages, checkpoints, batches."""
 
 import copy
 import os
@@ -37,6 +37,11 @@ class Threads:
             running = int(file.read().split()[3].split("/")[0])
         self.others += 0.2 * (min(running - 1, 2) - self.others)
         torch.set_num_threads(1 if self.others > 0.5 else os.cpu_count())
+
+
+def fast_arithmetic():
+    """A context in which products are of bfloat16, where the processor has units for them."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported())
 
 
 def learning_rate(progress, step, warm_up=100, flat_until=0.5):

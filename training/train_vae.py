@@ -15,8 +15,8 @@ import torch.nn.functional as F
 
 from model import SCALING_FACTOR, build_vae
 from muon import build_optimizers
-from run import (Average, Clock, Threads, learning_rate, pictures, save_atomically,
-                 set_learning_rate)
+from run import (Average, Clock, Threads, fast_arithmetic, learning_rate, pictures,
+                 save_atomically, set_learning_rate)
 from scenes import random_scene
 
 CROPPED = 0.6  # of the run sees quarters of pictures, twice as many, for speed
@@ -69,9 +69,10 @@ def picture_loss(decoded, images):
 
 def training_loss(vae, images):
     """The loss of a batch: pixels, edges, and the latents' shape. Also the pixels' squared error."""
-    mean = encode_mean(vae, images)
-    spread = mean.detach().std(dim=(0, 2, 3), keepdim=True)
-    decoded = decode(vae, mean + NOISE * spread * torch.randn_like(mean))
+    with fast_arithmetic():
+        mean = encode_mean(vae, images).float()
+        spread = mean.detach().std(dim=(0, 2, 3), keepdim=True)
+        decoded = decode(vae, mean + NOISE * spread * torch.randn_like(mean)).float()
     cells = F.avg_pool2d(images, 8)
     shape = 0.05 * F.mse_loss(mean[:, :3], cells) + 1e-4 * mean.square().mean()
     return picture_loss(decoded, images) + shape, F.mse_loss(decoded, images).detach()
@@ -108,7 +109,7 @@ class Run:
     def __init__(self, args):
         self.args = args
         self.path = args.work / "vae.pt"
-        self.vae = build_vae()
+        self.vae = build_vae().to(memory_format=torch.channels_last)
         self.record = {"steps": 0, "minutes": 0.0, "history": []}
         if args.resume:
             checkpoint = torch.load(self.path, weights_only=True)

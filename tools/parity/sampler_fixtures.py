@@ -218,6 +218,8 @@ def options():
     for name in SAMPLERS:
         own = LATENT | SAMPLERS[name][1]
         for steps in (1, 2, 3):
+            if (name, steps) == ("kdpm2_a", 2):
+                continue  # 14.6 to 0.03 in one step: float32 cancels to 0.7 %, differently on each machine
             yield run(name, own, steps)
         if name in ("pndm", "lcm", "tcd"):
             continue
