@@ -42,6 +42,21 @@ find_package(PkgConfig)
 if(PkgConfig_FOUND)
   pkg_check_modules(VIPS IMPORTED_TARGET vips-cpp)
   pkg_check_modules(ICU IMPORTED_TARGET icu-uc)
+  pkg_check_modules(CURL IMPORTED_TARGET libcurl>=7.85)
+endif()
+find_package(OpenSSL 3)
+
+# Debian's SOCI comes without a CMake configuration, and its headers want Boost's; its back ends are loaded when a
+# database is opened.
+find_path(SOCI_INCLUDE_DIR soci/soci.h)
+find_path(SOCI_BOOST_DIR boost/fusion/algorithm/iteration/for_each.hpp)
+find_library(SOCI_CORE_LIBRARY soci_core)
+if(SOCI_INCLUDE_DIR AND SOCI_BOOST_DIR AND SOCI_CORE_LIBRARY)
+  set(SOCI_FOUND TRUE)
+  add_library(limner_soci INTERFACE)
+  add_library(limner::soci ALIAS limner_soci)
+  target_include_directories(limner_soci SYSTEM INTERFACE ${SOCI_INCLUDE_DIR} ${SOCI_BOOST_DIR})
+  target_link_libraries(limner_soci INTERFACE ${SOCI_CORE_LIBRARY})
 endif()
 
 if(LIMNER_TESTS)

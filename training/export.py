@@ -61,6 +61,7 @@ def main():
     save(args.work, args.out)
     if args.scores:
         records = {name: load(args.work, name)["record"] for name in ("text", "vae", "unet")}
+        (args.out / "training.json").write_text(json.dumps(records, indent=1) + "\n")
         tokens = len(json.loads((args.out / "tokenizer/vocab.json").read_text()))
         write_card(args.out, records, json.loads(args.scores.read_text()), tokens)
     size = sum(file.stat().st_size for file in args.out.rglob("*") if file.is_file())

@@ -225,16 +225,21 @@ def _centres(scene, rng):
     return [(middle + nudge, middle + rng.choice([-CELL, 0, CELL]))]
 
 
-def render(scene, rng):
-    """Draw a scene; returns SIDE x SIDE x 3 bytes."""
+def flat(thing, extent, background):
+    """How a thing is painted: one layer, a pair of coverage and colour."""
+    return [(coverage(thing.shape, extent), thing.colour)]
+
+
+def render(scene, rng, layers=flat):
+    """Draw a scene, each thing by its `layers`; returns SIDE x SIDE x 3 bytes."""
     picture = np.empty((SIDE, SIDE, 3), dtype=np.float32)
     picture[:] = rgb(scene.background)
     extent = EXTENT["pair" if scene.b else scene.size]
     for thing, (x, y) in zip((scene.a, scene.b), _centres(scene, rng)):
-        cover = coverage(thing.shape, extent)
-        half = cover.shape[0] // 2
-        patch = picture[y - half:y + half, x - half:x + half]
-        patch += cover * (np.array(rgb(thing.colour), dtype=np.float32) - patch)
+        for cover, colour in layers(thing, extent, scene.background) if thing else ():
+            half = cover.shape[0] // 2
+            patch = picture[y - half:y + half, x - half:x + half]
+            patch += cover * (np.array(rgb(colour), dtype=np.float32) - patch)
     return (picture + 0.5).astype(np.uint8)
 
 

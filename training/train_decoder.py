@@ -13,7 +13,8 @@ import torch
 
 from model import SCALING_FACTOR, build_scheduler, build_unet
 from muon import build_optimizers
-from run import Average, Clock, Threads, learning_rate, pictures, save_atomically, set_learning_rate
+from run import (Average, Clock, Threads, fast_arithmetic, learning_rate, pictures,
+                 save_atomically, set_learning_rate)
 from scenes import caption, random_scene
 from train_unet import FrozenParts, guided_velocity, text_with_and_without
 from train_vae import (decode, encode_mean, picture_loss, quality, random_pictures, test_pictures)
@@ -79,7 +80,9 @@ def train(vae, pool, args, save):
         if steps % 16 == 0:
             pool.grow(16)
         codes, images = batch(vae, pool, pool.rng, args.batch)
-        loss = picture_loss(decode(vae, codes / SCALING_FACTOR), images)
+        with fast_arithmetic():
+            decoded = decode(vae, codes / SCALING_FACTOR).float()
+        loss = picture_loss(decoded, images)
         loss.backward()
         for optimizer in optimizers:
             optimizer.step()
@@ -122,7 +125,7 @@ def main():
     pool = RedrawnPool(parts, unet, args.guidance, rng)
     for _ in range(8):
         pool.grow(16)
-    train(parts.vae, pool, args, save)
+    train(parts.vae.to(memory_format=torch.channels_last), pool, args, save)
 
 
 if __name__ == "__main__":

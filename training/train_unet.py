@@ -18,8 +18,8 @@ import judge
 from model import (CONTEXT, POOLED_WIDTH, SCALING_FACTOR, TEXT_WIDTH, TIME_IDS, build_scheduler,
                    build_text_encoders, build_unet, build_vae)
 from muon import build_optimizers
-from run import (Average, Clock, Threads, learning_rate, pictures, save_atomically,
-                 set_learning_rate, to_bytes)
+from run import (Average, Clock, Threads, fast_arithmetic, learning_rate, pictures,
+                 save_atomically, set_learning_rate, to_bytes)
 from scenes import caption, held_out_prompts, random_scene
 from tokenizer import build_tokenizers
 from train_text import encode, tokenise
@@ -62,17 +62,19 @@ class FrozenParts:
 class Pool:
     """Captioned latents with their text states, in memory; new ones replace the oldest."""
 
-    def __init__(self, parts, capacity, rng):
-        self.parts, self.capacity, self.rng, self.count = parts, capacity, rng, 0
+    def __init__(self, parts, capacity, pair_share, rng):
+        self.parts, self.capacity, self.pair_share, self.rng = parts, capacity, pair_share, rng
+        self.count = 0
         self.latents = torch.empty(capacity, 4, 16, 16)
         self.states = torch.empty(capacity, CONTEXT, 2 * TEXT_WIDTH, dtype=torch.bfloat16)
         self.pooled = torch.empty(capacity, POOLED_WIDTH)
 
-    def grow(self, count, pair_share=0.5):
+    def grow(self, count):
         """Add captioned pictures; two-shape scenes come with their mirrored scene."""
         scenes = []
         while len(scenes) < count:
-            scene = random_scene(self.rng, self.rng.random() < pair_share / (2 - pair_share), False)
+            pair = self.rng.random() < self.pair_share / (2 - self.pair_share)
+            scene = random_scene(self.rng, pair, held_out=False)
             scenes.append(scene)
             if scene.b and not scene.swapped().held_out():
                 scenes.append(scene.swapped())
@@ -106,8 +108,9 @@ def training_loss(unet, latents, states, pooled, alphas):
     signal = alphas[timesteps].sqrt().view(-1, 1, 1, 1)
     dirt = (1 - alphas[timesteps]).sqrt().view(-1, 1, 1, 1)
     noise = torch.randn_like(latents)
-    velocity = denoise(unet, signal * latents + dirt * noise, timesteps, states, pooled)
-    return F.mse_loss(velocity, signal * noise - dirt * latents)
+    with fast_arithmetic():
+        velocity = denoise(unet, signal * latents + dirt * noise, timesteps, states, pooled)
+    return F.mse_loss(velocity.float(), signal * noise - dirt * latents)
 
 
 def text_with_and_without(parts, prompts):
@@ -170,8 +173,9 @@ class Run:
         ends = [self.unet.conv_in, self.unet.conv_out, self.unet.time_embedding]
         self.optimizers = build_optimizers([self.unet], args.muon_lr, args.adam_lr, ends)
         self.alphas = build_scheduler().alphas_cumprod
-        self.pool = Pool(self.parts, args.pool, random.Random(time.time()))
-        self.pool.grow(FIRST_POOL)
+        self.pool = Pool(self.parts, args.pool, args.pair_share, random.Random(time.time()))
+        for _ in range(FIRST_POOL // 100):
+            self.pool.grow(100)
 
     def step(self, factor):
         """Train on one batch with the learning rate times `factor`; returns the loss."""
@@ -236,6 +240,7 @@ def main():
     parser.add_argument("--muon-lr", type=float, default=0.015)
     parser.add_argument("--adam-lr", type=float, default=2e-3)
     parser.add_argument("--pool", type=int, default=40000, help="captioned latents kept in memory")
+    parser.add_argument("--pair-share", type=float, default=0.5, help="of pictures, with two shapes")
     parser.add_argument("--evaluate-every", type=float, default=12, help="minutes")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's unet.pt")
     args = parser.parse_args()

@@ -7,14 +7,15 @@
 #include "cli/commands.h"
 #include "cli/engine_loader.h"
 #include "cli/generate_options.h"
+#include "cli/template_paths.h"
 
 namespace limner::cli {
 namespace {
 
 // One line per command; the order is that of `limner --help`.
 constexpr void (*kCommands[])(CLI::App&, Context&) = {
-    add_generate_command, add_model_commands,  add_bench_command,
-    add_doctor_command,   add_version_command,
+    add_generate_command, add_lora_commands,  add_model_commands,  add_template_commands,
+    add_bench_command,    add_doctor_command, add_version_command,
 };
 
 // Runs one of the engine module's commands.
@@ -49,7 +50,16 @@ void add_generate_command(CLI::App& app, Context& context) {
   add_generate_options(*command, *options);
   add_console_options(*command, context);
   command->callback([options, &context] {
-    context.exit_code = with_engine(&EngineCommands::generate, *options, context.console());
+    const Console console = context.console();
+    if (!options->template_name.empty()) {
+      std::string said;
+      if (const auto applied = apply_template(*options, said); !applied.ok()) {
+        context.exit_code = console.fail(applied.error());
+        return;
+      }
+      console.note(said);
+    }
+    context.exit_code = with_engine(&EngineCommands::generate, *options, console);
   });
 }
 
@@ -59,7 +69,9 @@ void add_bench_command(CLI::App& app, Context& context) {
   auto options = std::make_shared<BenchOptions>();
   add_bench_options(*command, *options);
   add_console_options(*command, context);
-  command->callback([options, &context] {
+  add_bench_queue_command(*command, context);
+  command->callback([options, command, &context] {
+    if (!command->get_subcommands().empty()) return;  // the subcommand has run
     context.exit_code = with_engine(&EngineCommands::bench, *options, context.console());
   });
 }

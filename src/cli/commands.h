@@ -16,7 +16,10 @@ struct Context {
 
 void add_generate_command(CLI::App& app, Context& context);
 void add_bench_command(CLI::App& app, Context& context);
+void add_bench_queue_command(CLI::App& bench, Context& context);
+void add_lora_commands(CLI::App& app, Context& context);
 void add_model_commands(CLI::App& app, Context& context);
+void add_template_commands(CLI::App& app, Context& context);
 void add_doctor_command(CLI::App& app, Context& context);
 void add_version_command(CLI::App& app, Context& context);
 

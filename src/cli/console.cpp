@@ -47,9 +47,12 @@ int Console::fail(const Error& error) const {
   return exit_code(error.code);
 }
 
-ProgressBar::ProgressBar(const Console& console, std::string label, std::int64_t total)
+ProgressBar::ProgressBar(const Console& console, std::string label, std::int64_t total, Unit unit,
+                         std::int64_t already)
     : label_(std::move(label)),
       total_(std::max<std::int64_t>(total, 1)),
+      unit_(unit),
+      already_(already),
       begin_(std::chrono::steady_clock::now()) {
   bar_ =
       console.progress() == ProgressStyle::kAuto && !console.json() && isatty(STDERR_FILENO) == 1;
@@ -63,12 +66,19 @@ ProgressBar::~ProgressBar() {
 std::string ProgressBar::text(std::int64_t done) const {
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
-  const double per_step = done > 0 ? seconds / static_cast<double>(done) : 0;
+  const std::int64_t here = done - already_;
+  const double per_step = here > 0 ? seconds / static_cast<double>(here) : 0;
   std::string left;
-  if (done > 0 && done < total_) {
+  if (here > 0 && done < total_) {
     left = ", " + human_duration(per_step * static_cast<double>(total_ - done)) + " left";
   } else if (done == total_) {
     left = ", " + human_duration(seconds);
+  }
+  if (unit_ == Unit::kBytes) {
+    const double speed = per_step > 0 ? 1 / per_step : 0;
+    return fmt::format("{} {}/{} {}/s{}", label_, human_bytes(static_cast<std::uint64_t>(done)),
+                       human_bytes(static_cast<std::uint64_t>(total_)),
+                       human_bytes(static_cast<std::uint64_t>(speed)), left);
   }
   return fmt::format("{} {}/{} {:.0f} ms/step{}", label_, done, total_, per_step * 1000, left);
 }

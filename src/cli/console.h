@@ -39,11 +39,14 @@ class Console {
   ConsoleOptions options_;
 };
 
-// A bar with steps done, speed and time left; redrawn at most ten times a second on a terminal, a
+// A bar with work done, speed and time left; redrawn at most ten times a second on a terminal, a
 // line per tenth of the work with --progress plain.
 class ProgressBar {
  public:
-  ProgressBar(const Console& console, std::string label, std::int64_t total);
+  enum class Unit { kSteps, kBytes };
+  // `already` of the total was done before: it counts for nothing in speed and time.
+  ProgressBar(const Console& console, std::string label, std::int64_t total,
+              Unit unit = Unit::kSteps, std::int64_t already = 0);
   ~ProgressBar();
   void update(std::int64_t done);
   void finish();  // leaves the line as it stands
@@ -53,6 +56,8 @@ class ProgressBar {
 
   std::string label_;
   std::int64_t total_;
+  Unit unit_;
+  std::int64_t already_;
   bool bar_ = false;
   bool lines_ = false;
   bool open_ = false;

@@ -6,6 +6,8 @@
 #include "base/error.h"
 #include "cli/console.h"
 #include "cli/generate_options.h"
+#include "cli/merge_options.h"
+#include "cli/template_options.h"
 
 namespace limner::cli {
 
@@ -13,6 +15,8 @@ namespace limner::cli {
 struct EngineCommands {
   int (*generate)(const GenerateOptions& options, const Console& console);
   int (*bench)(const BenchOptions& options, const Console& console);
+  int (*template_build)(const TemplateBuildOptions& options, const Console& console);
+  int (*merge)(const MergeOptions& options, const Console& console);
   std::string (*device_report)();  // JSON: libtorch version, threads, CUDA devices
 };
 

@@ -41,12 +41,23 @@ void add_pair(CLI::App& command, const char* name, char separator, const char* s
 
 void add_model_options(CLI::App& command, ModelOptions& options) {
   const std::string group = "Model";
-  command.add_option("--model", options.model, "Name of a model, or its folder")
+  command.add_option("--model", options.model, "Name of a model, its folder or its single file")
       ->capture_default_str()
       ->envname("LIMNER_MODEL")
       ->group(group);
   command
       .add_option("--variant", options.variant, "Take NAME.VARIANT.safetensors files, e.g. fp16")
+      ->group(group);
+  command
+      .add_option("--tokenizer", options.tokenizer,
+                  "Folder with CLIP's vocab.json and merges.txt, for models that come without")
+      ->envname("LIMNER_TOKENIZER")
+      ->group(group);
+  command
+      .add_option(
+          "--prediction", options.prediction,
+          "What the network predicts: epsilon or v_prediction; default: what the model says")
+      ->check(CLI::IsMember({"epsilon", "v_prediction"}))
       ->group(group);
   command.add_option("--dtype", options.dtype, "auto, float32, bfloat16 or float16")
       ->capture_default_str()
@@ -63,7 +74,76 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
       ->group(group);
   command.add_flag("--vae-tiling", options.vae_tiling, "Decode in overlapping tiles: less memory")
       ->group(group);
+  command
+      .add_option("--offload", options.offload,
+                  "What leaves the device between its uses: none, model (one network at a time), "
+                  "sequential (one layer at a time), auto (model on a GPU of less than 20 GB)")
+      ->check(CLI::IsMember({"auto", "none", "model", "sequential"}))
+      ->capture_default_str()
+      ->envname("LIMNER_OFFLOAD")
+      ->group(group);
   command.add_flag("--vae-slicing", options.vae_slicing, "Decode one picture at a time")
+      ->group(group);
+}
+
+void add_lora_options(CLI::App& command, LoraOptions& options) {
+  const std::string group = "Adapters";
+  command
+      .add_option("--lora", options.use,
+                  "LoRA and its kin, by file, name or https URL: NAME, NAME:0.8, or by parts "
+                  "NAME:unet=0.8,te=0.5,te2=0.5,blocks=down.1:0.5/mid:1/up:0 (blocks: factors of "
+                  "the unet's weight; what is left out is 1); repeatable")
+      ->type_name("PATH|NAME|URL[:WEIGHT]")
+      ->allow_extra_args(false)
+      ->group(group);
+  command
+      .add_option("--loras", options.folders,
+                  "Folder to look for adapter names in, before the usual ones; repeatable")
+      ->type_name("DIR")
+      ->allow_extra_args(false)
+      ->check(CLI::ExistingDirectory)
+      ->group(group);
+  command
+      .add_flag("--lora-allow-partial", options.allow_partial,
+                "Take adapters some of whose keys match nothing in the model")
+      ->group(group);
+}
+
+void add_prompt_options(CLI::App& command, GenerateOptions& options) {
+  const std::string group = "Prompt";
+  contract::GenerationRequest& request = options.request;
+  command
+      .add_option(
+          "--prompt-syntax", request.prompt_syntax,
+          "a1111: (word:1.3), [word], BREAK, AND, [from:to:0.5], [a|b], <lora:name:0.8>; "
+          "compel: word++, (words)1.2, (\"a\", \"b\").blend(1, 2), .and(); plain: no marks; "
+          "default: a1111")
+      ->check(CLI::IsMember({"a1111", "compel", "plain"}))
+      ->group(group);
+  command
+      .add_option("--long-prompt", request.long_prompt,
+                  "Beyond 75 tokens: chunk (all of it, 75 tokens at a time) or truncate (what "
+                  "diffusers does; the syntax is then plain unless you name one)")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"chunk", "truncate"}))
+      ->group(group);
+  command
+      .add_option("--weighting", request.weighting,
+                  "What weights do: a1111 (multiply, restore the mean), lpw (from the end token's "
+                  "state), compel (from the empty prompt's; the default with its syntax)")
+      ->check(CLI::IsMember({"a1111", "lpw", "compel"}))
+      ->group(group);
+  command
+      .add_flag("--extract-negative", request.extract_negative,
+                "Take \"### negative: ...\" and \"--no ...\" out of the prompt as negative prompt")
+      ->group(group);
+  command
+      .add_option("--embeddings", options.embeddings,
+                  "Folder of textual inversions, named in the prompt by their file names; "
+                  "repeatable")
+      ->type_name("DIR")
+      ->allow_extra_args(false)
+      ->check(CLI::ExistingDirectory)
       ->group(group);
 }
 
@@ -71,6 +151,12 @@ void add_generate_options(CLI::App& command, GenerateOptions& options) {
   contract::GenerationRequest& request = options.request;
   command.add_option("prompt", request.prompt, "What to draw; - reads it from standard input")
       ->required();
+  command
+      .add_option("--template", options.template_name,
+                  "Preset of templates.json: its model, adapters and defaults")
+      ->envname("LIMNER_TEMPLATE");
+  command.add_option("--templates", options.templates,
+                     "File of templates; default: $LIMNER_TEMPLATES, else ./templates.json");
   const std::string what = "Picture";
   command.add_option("--negative-prompt", request.negative_prompt, "What to keep away from")
       ->group(what);
@@ -108,12 +194,7 @@ void add_generate_options(CLI::App& command, GenerateOptions& options) {
   command
       .add_option("--clip-skip", request.clip_skip, "Text-encoder layers to leave out at the end")
       ->group(what);
-  command
-      .add_option_function<std::string>(
-          "--long-prompt", [](const std::string&) {},
-          "What to do with a prompt beyond 75 tokens: truncate (and say what was cut)")
-      ->check(CLI::IsMember({"truncate"}))
-      ->group(what);
+  add_prompt_options(command, options);
   contract::MicroConditioning* micro = &request.micro;
   add_pair(command, "--original-size", 'x', "WxH",
            "SDXL: size of the picture this one is cropped from",
@@ -150,11 +231,14 @@ void add_generate_options(CLI::App& command, GenerateOptions& options) {
           "--dump-tensors", options.dump_tensors,
           "Write every step's tensors to this safetensors file, for comparison with diffusers")
       ->group(where);
+  add_lora_options(command, options.loras);
   add_model_options(command, options.place);
   command.footer(
       "Example:\n  limner generate \"a red circle above a blue square on a white background\" "
       "--seed 1 "
-      "--output circle.png");
+      "--output circle.png\n"
+      "  limner generate \"a (red:1.3) circle AND a [blue|green] square:0.8\" --negative-prompt "
+      "blurry");
 }
 
 void add_bench_options(CLI::App& command, BenchOptions& options) {

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "cli/console.h"
 #include "contract/generation_request.h"
@@ -15,17 +16,32 @@ namespace limner::cli {
 
 // Where and how a model is placed.
 struct ModelOptions {
-  std::string model = "miniature";  // a name, or a folder
+  std::string model = "miniature";  // a name, a folder or a single file
   std::string variant;
+  std::string tokenizer;   // "": clip-tokenizer/ of the model folders
+  std::string prediction;  // "": what the model says
   std::string dtype = "auto";
   std::string device = "auto";
   int threads = 0;
   bool vae_tiling = false;
   bool vae_slicing = false;
+  std::string offload = "auto";
+};
+
+// Adapters, as written.
+struct LoraOptions {
+  std::vector<std::string> use;      // PATH|NAME[:WEIGHT]
+  std::vector<std::string> folders;  // to look for names in, before all others
+  bool allow_partial = false;
 };
 
 struct GenerateOptions {
   ModelOptions place;
+  LoraOptions loras;
+  std::vector<std::string> embeddings;  // folders of textual inversions, before the usual ones
+  std::string template_name;            // "": none
+  std::string templates;                // the file; "": the usual places
+  std::string prompt_prefix;            // of the template, before the prompt
   contract::GenerationRequest request;
   std::int64_t batch_size = 1;
   std::string output = "limner-{seed}.png";
@@ -45,6 +61,7 @@ struct BenchOptions {
 };
 
 void add_model_options(CLI::App& command, ModelOptions& options);
+void add_lora_options(CLI::App& command, LoraOptions& options);
 void add_generate_options(CLI::App& command, GenerateOptions& options);
 void add_bench_options(CLI::App& command, BenchOptions& options);
 

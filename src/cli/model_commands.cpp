@@ -3,7 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "cli/commands.h"
+#include "cli/model_commands.h"
 #include "cli/model_paths.h"
 #include "engine/weights/inspect.h"
 
@@ -13,6 +13,7 @@ namespace {
 using engine::weights::ComponentReport;
 using engine::weights::FileReport;
 using engine::weights::Inspection;
+using engine::weights::TensorReport;
 
 std::string human_count(std::uint64_t count) {
   if (count < 1'000'000) return fmt::format("{:.1f} k", static_cast<double>(count) / 1e3);
@@ -29,16 +30,19 @@ nlohmann::json to_json(const std::vector<FileReport>& files) {
 }
 
 nlohmann::json to_json(const Inspection& model) {
-  nlohmann::json body = {{"path", model.path.string()},
-                         {"family", model.family},
-                         {"pipeline", model.pipeline_class},
-                         {"diffusers_version", model.diffusers_version},
-                         {"parameters", model.parameters},
-                         {"bytes", model.bytes},
-                         {"sha256", model.sha256},
-                         {"files", to_json(model.files)},
-                         {"components", nlohmann::json::array()},
-                         {"problems", model.problems}};
+  nlohmann::json body = {
+      {"path", model.path.string()},
+      {"family", model.family},
+      {"pipeline", model.pipeline_class},
+      {"diffusers_version", model.diffusers_version},
+      {"parameters", model.parameters},
+      {"bytes", model.bytes},
+      {"sha256", model.sha256},
+      {"files", to_json(model.files)},
+      {"components", nlohmann::json::array()},
+      {"not_a_model",
+       model.not_a_model.empty() ? nlohmann::json(nullptr) : nlohmann::json(model.not_a_model)},
+      {"problems", model.problems}};
   for (const ComponentReport& component : model.components) {
     body["components"].push_back({{"name", component.name},
                                   {"library", component.library},
@@ -80,10 +84,13 @@ void print(const Inspection& model, const Console& console) {
                                human_count(component.parameters), human_bytes(component.bytes),
                                dtypes));
   }
-  for (const auto& tensor : model.tensors) {
+  // A checkpoint's components say enough; other files of tensors are shown in full.
+  for (const auto& tensor :
+       model.not_a_model.empty() ? std::vector<TensorReport>{} : model.tensors) {
     console.result(
         fmt::format("    {:<6}[{}]  {}", tensor.dtype, fmt::join(tensor.shape, ", "), tensor.name));
   }
+  if (!model.not_a_model.empty()) console.result("  not a model: " + model.not_a_model);
   for (const std::string& problem : model.problems) console.result("  problem: " + problem);
   console.result(model.problems.empty() ? "  nothing is wrong with it" : "");
 }
@@ -98,7 +105,7 @@ void add_list(CLI::App& parent, Context& context) {
     nlohmann::json list = nlohmann::json::array();
     for (const auto& folder : find_models(folders)) {
       const auto model = engine::weights::inspect(folder, {.hashes = false, .values = false});
-      const std::string name = folder.filename().string();
+      const std::string name = model_name(folder);
       if (console.json()) {
         list.push_back(
             {{"name", name},
@@ -155,11 +162,15 @@ void add_inspect(CLI::App& parent, Context& context) {
 }  // namespace
 
 void add_model_commands(CLI::App& app, Context& context) {
-  CLI::App* command = app.add_subcommand("model", "List and inspect models");
+  CLI::App* command = app.add_subcommand("model", "List, inspect, convert and check models");
   command->require_subcommand(1);
   command->footer("Example:\n  limner model inspect miniature");
   add_list(*command, context);
   add_inspect(*command, context);
+  add_convert(*command, context);
+  add_merge(*command, context);
+  add_pull(*command, context);
+  add_verify(*command, context);
 }
 
 }  // namespace limner::cli

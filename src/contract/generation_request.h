@@ -12,8 +12,8 @@ namespace limner::contract {
 // section 2.2). In pixels.
 struct MicroConditioning {
   std::optional<std::int64_t> original_width, original_height;  // absent: the picture's own size
-  std::int64_t crop_left = 0, crop_top = 0;
-  std::optional<std::int64_t> target_width, target_height;  // absent: the picture's own size
+  std::optional<std::int64_t> crop_left, crop_top;              // absent: 0
+  std::optional<std::int64_t> target_width, target_height;      // absent: the picture's own size
 };
 
 struct GenerationRequest {
@@ -32,6 +32,10 @@ struct GenerationRequest {
       0;             // text-encoder layers left out at the end, beyond the model's own choice
   double eta = 0.0;  // 0..1, for ddim and tcd-like samplers
   MicroConditioning micro{};
+  std::string prompt_syntax{};        // a1111, compel, plain; "": plain with truncate, else a1111
+  std::string long_prompt = "chunk";  // chunk, truncate
+  std::string weighting{};            // a1111, lpw, compel; "": compel with its syntax, else a1111
+  bool extract_negative = false;      // the prompt may hold "### negative: ..." or "--no ..."
 };
 
 }  // namespace limner::contract

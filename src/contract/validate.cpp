@@ -43,9 +43,11 @@ class Validator {
     check_range("seed", *request_.seed, 0,
                 std::numeric_limits<std::int64_t>::max() - limits_.most_images);
     check_micro();
+    const PromptOptions prompt_options = check_prompt_options();
     Validation validation;
     validation.errors = std::move(errors_);
-    if (validation.errors.empty()) validation.request = ValidRequest(std::move(request_));
+    if (validation.errors.empty())
+      validation.request = ValidRequest(std::move(request_), prompt_options);
     return validation;
   }
 
@@ -96,8 +98,41 @@ class Validator {
                       near.empty() ? fmt::format("; known are {}", fmt::join(known, ", ")) : near));
   }
 
+  // The position of `wanted` among `known`; 0 when it is not there, which is noted.
+  std::size_t choice(const char* field, const std::string& wanted,
+                     const std::vector<std::string>& known) {
+    check_name(field, wanted, known, /*may_be_empty=*/false);
+    const auto at = std::find(known.begin(), known.end(), wanted);
+    return at == known.end() ? 0 : static_cast<std::size_t>(at - known.begin());
+  }
+
+  PromptOptions check_prompt_options() {
+    PromptOptions options;
+    options.long_prompt =
+        static_cast<LongPrompt>(choice("long_prompt", request_.long_prompt, {"chunk", "truncate"}));
+    if (request_.prompt_syntax.empty()) {
+      const bool like_diffusers = options.long_prompt == LongPrompt::kTruncate;
+      request_.prompt_syntax = like_diffusers ? "plain" : "a1111";
+    }
+    options.syntax = static_cast<PromptSyntax>(
+        choice("prompt_syntax", request_.prompt_syntax, {"a1111", "compel", "plain"}));
+    if (request_.weighting.empty()) {
+      request_.weighting = options.syntax == PromptSyntax::kCompel ? "compel" : "a1111";
+    }
+    options.weighting =
+        static_cast<Weighting>(choice("weighting", request_.weighting, {"a1111", "lpw", "compel"}));
+    return options;
+  }
+
   void check_micro() {
     MicroConditioning& micro = request_.micro;
+    if (!limits_.micro_conditioning) {
+      refuse_micro("original_size", micro.original_width || micro.original_height);
+      refuse_micro("crop", micro.crop_left || micro.crop_top);
+      refuse_micro("target_size", micro.target_width || micro.target_height);
+    }
+    if (!micro.crop_left) micro.crop_left = 0;
+    if (!micro.crop_top) micro.crop_top = 0;
     if (!micro.original_width) micro.original_width = request_.width;
     if (!micro.original_height) micro.original_height = request_.height;
     if (!micro.target_width) micro.target_width = request_.width;
@@ -108,8 +143,12 @@ class Validator {
     check_range("original_size", std::max(*micro.original_width, *micro.original_height), 1, kMost);
     check_range("target_size", std::min(*micro.target_width, *micro.target_height), 1, kMost);
     check_range("target_size", std::max(*micro.target_width, *micro.target_height), 1, kMost);
-    check_range("crop", std::min(micro.crop_left, micro.crop_top), 0, kMost);
-    check_range("crop", std::max(micro.crop_left, micro.crop_top), 0, kMost);
+    check_range("crop", std::min(*micro.crop_left, *micro.crop_top), 0, kMost);
+    check_range("crop", std::max(*micro.crop_left, *micro.crop_top), 0, kMost);
+  }
+
+  void refuse_micro(const char* field, bool given) {
+    if (given) wrong(field, "is not understood by this model: only SDXL takes it");
   }
 
   GenerationRequest request_;

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "contract/generation_request.h"
+#include "contract/prompt_options.h"
 
 namespace limner::contract {
 
@@ -19,6 +20,7 @@ struct Limits {
   std::int64_t most_steps = 1000;
   std::int64_t most_images = 1024;
   std::int64_t most_clip_skip = 0;
+  bool micro_conditioning = true;       // the model is told original size, crop and target size
   std::size_t longest_prompt = 262144;  // bytes
   std::int64_t default_width = 1024;
   std::int64_t default_height = 1024;
@@ -48,11 +50,15 @@ class ValidRequest {
     return static_cast<std::uint64_t>(*asked_.seed) + static_cast<std::uint64_t>(index);
   }
   const MicroConditioning& micro() const { return asked_.micro; }
+  const PromptOptions& prompt_options() const { return prompt_options_; }
+  bool extract_negative() const { return asked_.extract_negative; }
 
  private:
   friend class Validator;
-  explicit ValidRequest(GenerationRequest asked) : asked_(std::move(asked)) {}
+  ValidRequest(GenerationRequest asked, const PromptOptions& prompt_options)
+      : asked_(std::move(asked)), prompt_options_(prompt_options) {}
   GenerationRequest asked_;  // every optional is filled
+  PromptOptions prompt_options_;
 };
 
 struct FieldError {

@@ -55,6 +55,39 @@ TEST(Validate, NamesTheNearestSizes) {
             "must be divisible by 8, got 517; the nearest are 512 and 520");
 }
 
+TEST(Validate, RefusesMicroConditioningWhereTheModelHasNone) {
+  Limits limits_without = limits();
+  limits_without.micro_conditioning = false;
+  GenerationRequest request;
+  EXPECT_TRUE(validate(request, limits_without, 0).ok());
+  request.micro.crop_left = 0;
+  request.micro.crop_top = 0;
+  request.micro.target_width = 512;
+  const Validation validation = validate(request, limits_without, 0);
+  ASSERT_EQ(validation.errors.size(), 2U);
+  EXPECT_EQ(validation.errors[0].field, "crop");
+  EXPECT_EQ(validation.errors[1].field, "target_size");
+  EXPECT_TRUE(validate(request, limits(), 0).ok());
+}
+
+TEST(Validate, HowAPromptIsReadFollowsFromWhatWasNamed) {
+  const auto options = [](const char* syntax, const char* long_prompt, const char* weighting) {
+    GenerationRequest request;
+    request.prompt_syntax = syntax;
+    request.long_prompt = long_prompt;
+    request.weighting = weighting;
+    return validate(request, limits(), 0).request.value().prompt_options();
+  };
+  EXPECT_EQ(options("", "chunk", ""), PromptOptions{});
+  EXPECT_EQ(options("compel", "chunk", ""),
+            (PromptOptions{PromptSyntax::kCompel, LongPrompt::kChunk, Weighting::kCompel}));
+  EXPECT_EQ(options("", "truncate", "lpw"),
+            (PromptOptions{PromptSyntax::kPlain, LongPrompt::kTruncate, Weighting::kLpw}));
+  EXPECT_EQ(options("a1111", "truncate", "").syntax, PromptSyntax::kA1111);
+  const GenerationRequest wrong{.prompt_syntax = "compell", .weighting = "gaudy"};
+  EXPECT_EQ(validate(wrong, limits(), 0).errors.size(), 2u);
+}
+
 TEST(Validate, TheLargestSeedStillLeavesRoomForEveryImage) {
   GenerationRequest request;
   request.seed = std::numeric_limits<std::int64_t>::max();

@@ -13,6 +13,7 @@
 #include "base/system_memory.h"
 #include "engine/pipelines/denoiser.h"
 #include "engine/pipelines/dump.h"
+#include "engine/pipelines/model_adapters.h"
 #include "engine/pipelines/picture_state.h"
 #include "engine/pipelines/placement.h"
 #include "engine/pipelines/preview.h"
@@ -20,11 +21,12 @@
 #include "engine/samplers/registry.h"
 #include "engine/weights/config.h"
 #include "engine/weights/weights.h"
+#include "prompt/negative_section.h"
 
 namespace limner::engine {
 namespace {
 
-constexpr std::size_t kConditioningsKept = 16;
+constexpr std::size_t kPromptsKept = 16;
 
 // Every exception of the tensor library and of the rooms below ends here.
 template <typename Work>
@@ -66,10 +68,11 @@ pipelines::CheckpointFacts facts_of(const weights::ModelFolder& folder,
   pipelines::CheckpointFacts facts;
   std::map<std::string, std::uint64_t> by_dtype;
   for (const auto& [component, entry] : folder.components) {
-    if (!std::filesystem::exists(folder.config_file(component))) continue;
-    const auto opened = weights::Weights::open_component(folder.root / component, variant);
+    if (!folder.has_weights(component)) continue;
+    const auto opened = folder.weights(component, variant);
     if (!opened.ok()) continue;  // loading it will say what is wrong
     facts.weight_bytes += (*opened)->bytes();
+    facts.largest_component_bytes = std::max(facts.largest_component_bytes, (*opened)->bytes());
     for (const std::string& name : (*opened)->names()) {
       const weights::TensorView* tensor = (*opened)->find(name);
       by_dtype[std::string(weights::name(tensor->dtype))] += tensor->bytes.size();
@@ -103,11 +106,11 @@ void check_variant(const weights::ModelFolder& folder, const std::string& varian
 }
 
 // limner.json beside model_index.json may carry the defaults its maker recommends.
-void read_defaults(const std::filesystem::path& folder, contract::Limits& limits) {
-  const std::filesystem::path file = folder / "limner.json";
-  if (!std::filesystem::exists(file)) return;
-  const weights::Config root = weights::Config::read(file);
-  const weights::Config defaults(root.raw("defaults"), file.string() + ": defaults");
+void read_defaults(const weights::ModelFolder& folder, contract::Limits& limits) {
+  const std::optional<weights::Config> found = folder.recommendations();
+  if (!found) return;
+  const weights::Config& root = *found;
+  const weights::Config defaults(root.raw("defaults"), root.where() + ": defaults");
   limits.default_width = defaults.integer_in("width", limits.default_width, 8, limits.largest_side);
   limits.default_height =
       defaults.integer_in("height", limits.default_height, 8, limits.largest_side);
@@ -129,6 +132,16 @@ Result<Precision> precision_from_name(std::string_view name) {
                            name.substr(0, 64))};
 }
 
+Result<Offload> offload_from_name(std::string_view name) {
+  if (name == "auto") return Offload::kAuto;
+  if (name == "none") return Offload::kNone;
+  if (name == "model") return Offload::kModel;
+  if (name == "sequential") return Offload::kSequential;
+  return Error{ErrorCode::kInvalidArgument,
+               fmt::format("offload '{}' is not known; want auto, none, model or sequential",
+                           name.substr(0, 64))};
+}
+
 std::vector<std::string> sampler_names() {
   std::vector<std::string> names;
   for (const samplers::SamplerInfo& sampler : samplers::all_samplers())
@@ -141,8 +154,9 @@ std::vector<std::string> schedule_names() {
 }
 
 std::string Composition::key() const {
-  return fmt::format("{}|{}|{}|{}|{}|{}", model.string(), variant, static_cast<int>(precision),
-                     device, vae_tiling, vae_slicing);
+  return fmt::format("{}|{}|{}|{}|{}|{}|{}|{}|{}", model.string(), variant,
+                     static_cast<int>(precision), device, vae_tiling, vae_slicing,
+                     static_cast<int>(offload), tokenizer.string(), prediction);
 }
 
 struct Picture::State : pipelines::PictureState {
@@ -178,26 +192,31 @@ struct Engine::State {
   std::uint64_t weight_bytes = 0;
   std::optional<std::uint64_t> memory_budget;
   std::optional<pipelines::PreviewMap> preview;
+  std::unique_ptr<pipelines::ModelAdapters> adapters;  // safe to call from many threads
+  pipelines::BatchAdapters batch_adapters;
   // Least recently used last.
-  std::list<std::pair<pipelines::PromptText, std::shared_ptr<const pipelines::Conditioning>>>
-      conditionings;
+  std::list<std::pair<pipelines::PromptText, std::shared_ptr<const pipelines::EncodedPrompt>>>
+      prompts;
 
   std::uint64_t memory_free() const {
     if (!memory_budget) return available_memory_bytes();
     return *memory_budget > weight_bytes ? *memory_budget - weight_bytes : 0;
   }
 
-  std::shared_ptr<const pipelines::Conditioning> encode_prompt(const pipelines::PromptText& text) {
-    const auto found = std::find_if(conditionings.begin(), conditionings.end(),
+  std::shared_ptr<const pipelines::EncodedPrompt> encode_prompt(pipelines::PromptText text,
+                                                                const lora::AdapterList& list) {
+    text.adapters = pipelines::text_key(list);
+    const auto found = std::find_if(prompts.begin(), prompts.end(),
                                     [&](const auto& entry) { return entry.first == text; });
-    if (found != conditionings.end()) {
-      conditionings.splice(conditionings.begin(), conditionings, found);
+    if (found != prompts.end()) {
+      prompts.splice(prompts.begin(), prompts, found);
     } else {
-      conditionings.emplace_front(
-          text, std::make_shared<const pipelines::Conditioning>(pipeline->encode_prompt(text)));
-      if (conditionings.size() > kConditioningsKept) conditionings.pop_back();
+      const pipelines::TextRows rows(list);
+      prompts.emplace_front(text, std::make_shared<const pipelines::EncodedPrompt>(
+                                      pipeline->encode_prompt(text, rows.view())));
+      if (prompts.size() > kPromptsKept) prompts.pop_back();
     }
-    return conditionings.front().second;
+    return prompts.front().second;
   }
 };
 
@@ -219,15 +238,22 @@ Result<Engine> Engine::load(const Composition& composition, const EngineOptions&
   return guarded("load", [&]() -> Engine {
     if (options.threads > 0) at::set_num_threads(options.threads);
     const weights::ModelFolder folder =
-        weights::read_model_folder(composition.model).value_or_throw();
+        weights::read_model(composition.model, {.tokenizer = composition.tokenizer,
+                                                .prediction = composition.prediction})
+            .value_or_throw();
     check_variant(folder, composition.variant);
     const pipelines::CheckpointFacts facts = facts_of(folder, composition.variant);
 
     auto state = std::make_unique<State>();
     state->placement = pipelines::place(composition.precision, composition.device, facts);
+    const Offload offload =
+        pipelines::resolve_offload(composition.offload, state->placement.device);
+    state->placement.sequential = offload == Offload::kSequential;
     state->memory_budget = options.memory_budget;
     const std::uint64_t stored = facts.dtype == "F32" ? 4 : 2;
-    state->weight_bytes = facts.weight_bytes / stored * c10::elementSize(state->placement.storage);
+    state->weight_bytes =
+        (offload == Offload::kNone ? facts.weight_bytes : facts.largest_component_bytes) / stored *
+        c10::elementSize(state->placement.storage);
     const std::uint64_t room = options.memory_budget.value_or(available_memory_bytes());
     if (state->placement.device.is_cpu() && state->weight_bytes > room) {
       throw Failure(
@@ -238,12 +264,16 @@ Result<Engine> Engine::load(const Composition& composition, const EngineOptions&
               human_bytes(room),
               state->placement.storage == at::kFloat ? "; --dtype bfloat16 needs half" : ""));
     }
-    state->sampler_config =
-        weights::Config::read(folder.root / "scheduler" / "scheduler_config.json").object();
+    state->sampler_config = folder.scheduler_config();
     state->pipeline =
         pipelines::load_pipeline({folder, composition.variant, state->placement,
+                                  /*offload=*/offload != Offload::kNone,
                                   models::AutoencoderOptions{.slicing = composition.vae_slicing,
-                                                             .tiling = composition.vae_tiling}});
+                                                             .tiling = composition.vae_tiling},
+                                  options.embedding_folders});
+
+    state->adapters = std::make_unique<pipelines::ModelAdapters>(
+        pipelines::ModelAdapters::Model{folder, composition.variant, state->placement}, options);
 
     const pipelines::Traits& traits = state->pipeline->traits();
     contract::Limits& limits = state->limits;
@@ -252,13 +282,14 @@ Result<Engine> Engine::load(const Composition& composition, const EngineOptions&
     limits.default_guidance_scale = traits.default_guidance_scale;
     limits.multiple = limits.smallest_side = traits.spatial_factor;
     limits.most_clip_skip = traits.clip_layers - 1;
+    limits.micro_conditioning = traits.micro_conditioning;
     limits.samplers = sampler_names();
     limits.schedules = schedule_names();
-    read_defaults(folder.root, limits);
+    read_defaults(folder, limits);
     // A checkpoint whose own sampler cannot be made is refused now, not at the first picture.
     state->info.sampler = samplers::checkpoint_sampler(state->sampler_config).value_or_throw();
 
-    state->info.name = folder.root.filename().string();
+    state->info.name = (folder.single_file ? folder.root.stem() : folder.root.filename()).string();
     state->info.family = traits.family;
     state->info.pipeline = folder.pipeline_class;
     state->info.device = state->placement.device.str();
@@ -272,56 +303,98 @@ MemoryNeed Engine::memory(std::int64_t width, std::int64_t height, std::int64_t 
   const std::int64_t factor = state_->pipeline->traits().spatial_factor;
   return {state_->weight_bytes,
           state_->pipeline->denoise_bytes(rows, height / factor, width / factor),
-          state_->pipeline->decode_bytes(height / factor, width / factor)};
+          state_->pipeline->decode_bytes(height / factor, width / factor, false),
+          state_->pipeline->decode_bytes(height / factor, width / factor, true)};
 }
 
 namespace {
+
+// What the pipeline is to encode for a request whose sampler calls the model `steps` times.
+pipelines::PromptText prompt_text(const contract::ValidRequest& request, std::int64_t steps) {
+  prompt::PromptPair pair{request.prompt(), request.negative_prompt()};
+  if (request.extract_negative()) pair = prompt::extract_negative(pair.prompt, pair.negative);
+  return {std::move(pair.prompt), std::move(pair.negative), request.clip_skip(),
+          request.prompt_options(), steps};
+}
+
+// What <lora:name:weight> in the prompt asks for.
+std::vector<prompt::LoraTag> adapter_tags(const pipelines::PromptText& text) {
+  return prompt::parse(text.positive, {.syntax = text.options.syntax, .steps = text.steps})
+      .value_or_throw()
+      .loras;
+}
 
 // The largest side of a square picture whose need fits into `room`, in steps of 64.
 std::int64_t largest_square(const Engine& engine, std::uint64_t room) {
   std::int64_t side = 0;
   while (side < engine.limits().largest_side) {
     const MemoryNeed need = engine.memory(side + 64, side + 64, 2);
-    if (std::max(need.denoise, need.decode) > room) break;
+    if (std::max(need.denoise, need.tiled_decode) > room) break;
     side += 64;
   }
   return side;
 }
 
+// Decides whether the picture must be decoded in tiles; throws Failure(kOutOfMemory) when that does
+// not help either. Memory of other devices is theirs to judge.
+void make_room(const Engine& engine, const contract::ValidRequest& request, std::int64_t rows,
+               std::uint64_t room, Picture::State& picture) {
+  const MemoryNeed need = engine.memory(request.width(), request.height(), rows);
+  const std::uint64_t least = std::max(need.denoise, need.tiled_decode);
+  if (engine.info().device != "cpu") return;
+  if (least > room) {
+    const std::int64_t side = largest_square(engine, room);
+    throw Failure(ErrorCode::kOutOfMemory,
+                  fmt::format("{}x{} needs about {} of memory beside the model, and {} are free; "
+                              "{}x{} would fit",
+                              request.width(), request.height(), human_bytes(least),
+                              human_bytes(room), side, side));
+  }
+  if (need.decode <= room) return;
+  picture.tiled_decode = true;
+  picture.warnings.push_back(
+      fmt::format("the picture is decoded in tiles: as a whole it needs about {}, and {} are free",
+                  human_bytes(need.decode), human_bytes(room)));
+}
+
 }  // namespace
+
+Result<lora::AdapterReport> Engine::load_adapter(const std::filesystem::path& file,
+                                                 bool allow_partial) {
+  return guarded("adapter", [&] { return state_->adapters->load(file, allow_partial)->report; });
+}
+
+AdapterCacheStats Engine::adapter_cache() const {
+  const lora::AdapterCacheStats stats = state_->adapters->stats();
+  return {stats.hits, stats.misses, stats.bytes, stats.adapters};
+}
 
 Result<Picture> Engine::begin(const contract::ValidRequest& request, std::int64_t index,
                               const PictureOptions& options) {
   return guarded("begin", [&]() -> Picture {
     const pipelines::Traits& traits = state_->pipeline->traits();
-    const MemoryNeed need =
-        memory(request.width(), request.height(), request.guidance_scale() > 1 ? 2 : 1);
-    const std::uint64_t room = state_->memory_free();
-    if (state_->placement.device.is_cpu() && std::max(need.denoise, need.decode) > room) {
-      throw Failure(
-          ErrorCode::kOutOfMemory,
-          fmt::format(
-              "{}x{} needs about {} of memory beside the model, and {} are free; {}x{} would fit",
-              request.width(), request.height(), human_bytes(std::max(need.denoise, need.decode)),
-              human_bytes(room), largest_square(*this, room), largest_square(*this, room)));
-    }
     auto picture = std::make_unique<Picture::State>();
     picture->seed = request.seed(index);
     picture->guidance_scale = request.guidance_scale();
     picture->guidance_rescale = request.guidance_rescale();
-    picture->conditioning =
-        state_->encode_prompt({request.prompt(), request.negative_prompt(), request.clip_skip()});
-    picture->warnings = picture->conditioning->warnings;
-    picture->time_ids = state_->pipeline->time_ids(request);
-
-    const std::int64_t h = request.height() / traits.spatial_factor,
-                       w = request.width() / traits.spatial_factor;
     samplers::SamplerRequest wanted;
     wanted.name = request.sampler();
     wanted.schedule = request.schedule();
     wanted.steps = static_cast<int>(request.steps());
     wanted.eta = request.eta();
     picture->sampler = samplers::make_sampler(state_->sampler_config, wanted).value_or_throw();
+
+    const pipelines::PromptText text =
+        prompt_text(request, static_cast<std::int64_t>(picture->sampler->timesteps().size()));
+    picture->adapters = state_->adapters->list(options.adapters, adapter_tags(text));
+    picture->prompt = state_->encode_prompt(text, picture->adapters);
+    picture->warnings = picture->prompt->warnings;
+    picture->time_ids = state_->pipeline->time_ids(request);
+
+    make_room(*this, request, pipelines::rows_of(*state_->pipeline, *picture),
+              state_->memory_free(), *picture);
+    const std::int64_t h = request.height() / traits.spatial_factor,
+                       w = request.width() / traits.spatial_factor;
 
     // prepare_latents
     picture->noise = samplers::Noise(picture->seed);
@@ -343,7 +416,7 @@ Result<void> Engine::step(std::span<Picture* const> pictures) {
       }
       states.push_back(&picture->state());
     }
-    if (!states.empty()) pipelines::step(*state_->pipeline, states);
+    if (!states.empty()) pipelines::step(*state_->pipeline, state_->batch_adapters, states);
   });
 }
 
@@ -356,7 +429,8 @@ Result<image::Bitmap> Engine::preview(const Picture& picture) {
 
 Result<image::Bitmap> Engine::finish(Picture& picture) {
   return guarded("decode", [&] {
-    const at::Tensor image = state_->pipeline->decode(picture.state().latents);
+    const at::Tensor image =
+        state_->pipeline->decode(picture.state().latents, picture.state().tiled_decode);
     if (!at::isfinite(image).all().item<bool>()) {
       throw Failure(
           ErrorCode::kInternal,

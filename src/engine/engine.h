@@ -18,6 +18,8 @@
 
 #include "base/error.h"
 #include "contract/validate.h"
+#include "engine/lora/adapter_use.h"
+#include "engine/lora/report.h"
 #include "image/bitmap.h"
 
 namespace limner::engine {
@@ -28,32 +30,45 @@ namespace limner::engine {
 enum class Precision { kAuto, kFloat32, kBFloat16, kFloat16 };
 Result<Precision> precision_from_name(std::string_view name);  // auto, float32, bfloat16, float16
 
+// What stays on the device between its uses. kModel: one network at a time, built anew from the
+// file when its turn comes. kSequential: of that network only the layer at work, the others wait in
+// the file's map. kAuto: kModel on a GPU of less than 20 GB, else kNone. The picture is the same.
+enum class Offload { kAuto, kNone, kModel, kSequential };
+Result<Offload> offload_from_name(std::string_view name);  // auto, none, model, sequential
+
 // What `limner generate --sampler` and `--schedule` take.
 std::vector<std::string> sampler_names();
 std::vector<std::string> schedule_names();
 
 // What a request needs. A plain value with a key; adapters and controls join it here.
 struct Composition {
-  std::filesystem::path model{};  // a diffusers folder
+  std::filesystem::path model{};  // a diffusers folder or a single-file checkpoint
   std::string variant{};          // "fp16" for *.fp16.safetensors; "": whatever is there
   Precision precision = Precision::kAuto;
   std::string device = "auto";  // auto, cpu, cuda, cuda:N
   bool vae_tiling = false;
   bool vae_slicing = false;
-  std::string key() const;  // equal keys may share one Engine
+  Offload offload = Offload::kAuto;
+  std::filesystem::path tokenizer{};  // CLIP's vocabulary, for models that come without one
+  std::string prediction{};           // epsilon, v_prediction; "": what the model says
+  std::string key() const;            // equal keys may share one Engine
 };
 
 struct EngineOptions {
-  int threads = 0;  // 0: one per core
+  std::uint64_t adapter_cache_bytes = std::uint64_t{2} << 30;
+  std::vector<std::filesystem::path> adapter_folders{};    // for <lora:name:weight> in prompts
+  std::vector<std::filesystem::path> embedding_folders{};  // textual inversions, by name in prompts
+  int threads = 0;                                         // 0: one per core
   std::optional<std::uint64_t>
       memory_budget{};  // bytes the engine may use; absent: what the machine has free
 };
 
 // What drawing one picture needs, in bytes, estimated before anything is allocated.
 struct MemoryNeed {
-  std::uint64_t weights = 0;  // as loaded
-  std::uint64_t denoise = 0;  // activations of one forward of the batch
-  std::uint64_t decode = 0;   // activations of the VAE
+  std::uint64_t weights = 0;       // as loaded
+  std::uint64_t denoise = 0;       // activations of one forward of the batch
+  std::uint64_t decode = 0;        // activations of the VAE
+  std::uint64_t tiled_decode = 0;  // of the VAE when it decodes in tiles
   std::uint64_t peak() const { return weights + (denoise > decode ? denoise : decode); }
 };
 
@@ -67,7 +82,14 @@ struct ModelInfo {
   std::string sampler;  // the checkpoint's own, by our name
 };
 
+struct PictureAdapter {
+  std::filesystem::path file;
+  lora::AdapterScales scales;
+  bool allow_partial = false;  // take a file some of whose keys match nothing
+};
+
 struct PictureOptions {
+  std::vector<PictureAdapter> adapters{};
   bool keep_trace = false;  // remember every step's tensors for write_dump()
 };
 
@@ -94,6 +116,13 @@ class Picture {
   std::unique_ptr<State> state_;
 };
 
+struct AdapterCacheStats {
+  std::uint64_t hits = 0;
+  std::uint64_t misses = 0;
+  std::uint64_t bytes = 0;
+  std::size_t adapters = 0;
+};
+
 // Owned and called by one thread at a time. Weights are shared and immutable; nothing of a request
 // stays here but cached encodings of prompts.
 class Engine {
@@ -111,8 +140,15 @@ class Engine {
   // For a batch of `rows` pictures of this size.
   MemoryNeed memory(std::int64_t width, std::int64_t height, std::int64_t rows) const;
 
-  // encode_prompt and prepare_latents for image `index` of the request. kOutOfMemory, naming a size
-  // that would fit, when it does not.
+  // Reads an adapter and fits it to the model, or finds it in the cache: what begin does for each
+  // of a picture's. May be called from any thread while others draw. kInvalidModel names the keys
+  // that match nothing, the tensor that is not finite, the layer whose shape is another.
+  Result<lora::AdapterReport> load_adapter(const std::filesystem::path& file, bool allow_partial);
+  AdapterCacheStats adapter_cache() const;
+
+  // encode_prompt and prepare_latents for image `index` of the request. A picture whose decoding
+  // fits only in tiles is decoded so, with a warning. kOutOfMemory, naming a size that would fit,
+  // when even that does not.
   Result<Picture> begin(const contract::ValidRequest& request, std::int64_t index,
                         const PictureOptions& options = {});
   // One model call for all of them, then each one's own sampler. Pictures agree in size; they may

@@ -34,19 +34,24 @@ contract::ValidRequest request(const Engine& engine, contract::GenerationRequest
   return *validation.request;
 }
 
-// Every latent value after the last step, through the dump, so that nothing is lost to rounding.
-std::vector<float> latents(Engine& engine, Picture& picture) {
+// The values of one tensor, through the dump, so that nothing is lost to rounding.
+std::vector<float> dumped(Engine& engine, Picture& picture, const std::string& name) {
   EXPECT_TRUE(engine.finish(picture).ok());
   const fs::path file = fs::temp_directory_path() /
                         ("limner_engine_test_" + std::to_string(getpid()) + ".safetensors");
   Picture* one[] = {&picture};
   EXPECT_TRUE(engine.write_dump(one, file).ok());
   const auto dump = weights::SafetensorsFile::open(file).value_or_throw();
-  const auto& tensor = dump.tensors().at("latents.final");
+  const auto& tensor = dump.tensors().at(name);
   std::vector<float> values(tensor.bytes.size() / sizeof(float));
   std::memcpy(values.data(), tensor.bytes.data(), tensor.bytes.size());
   fs::remove(file);
   return values;
+}
+
+// After the last step.
+std::vector<float> latents(Engine& engine, Picture& picture) {
+  return dumped(engine, picture, "latents.final");
 }
 
 double worst_difference(const std::vector<float>& a, const std::vector<float>& b) {
@@ -168,6 +173,51 @@ TEST(Engine, ASizeThatDoesNotFitTheMemoryIsRefusedWithOneThatDoes) {
       << picture.error().message;
 }
 
+TEST(Engine, ADecodeThatDoesNotFitIsTiledAndSaysSo) {
+  auto plenty = Engine::load({.model = kModels / "micro-sd1" / "model", .vae_tiling = true}, {});
+  ASSERT_TRUE(plenty.ok()) << plenty.error().message;
+  const MemoryNeed need = plenty->memory(512, 512, 2);
+  ASSERT_LT(need.tiled_decode, need.weights + need.denoise);
+  auto scarce = Engine::load({.model = kModels / "micro-sd1" / "model"}, {});
+  ASSERT_TRUE(scarce.ok()) << scarce.error().message;
+  const MemoryNeed whole = scarce->memory(512, 512, 2);
+  const std::uint64_t room = std::max(whole.denoise, whole.tiled_decode);
+  ASSERT_LT(room, whole.decode);
+  scarce = Engine::load({.model = kModels / "micro-sd1" / "model"},
+                        {.threads = 0, .memory_budget = whole.weights + room});
+  ASSERT_TRUE(scarce.ok()) << scarce.error().message;
+  std::vector<image::Bitmap> drawn;
+  for (Engine* engine : {&*plenty, &*scarce}) {
+    Picture picture = begin(*engine, request(*engine, {.width = 512, .height = 512, .steps = 1}));
+    EXPECT_EQ(picture.warnings().size(), engine == &*scarce ? 1U : 0U);
+    Picture* one[] = {&picture};
+    engine->step(one).value_or_throw();
+    drawn.push_back(engine->finish(picture).value_or_throw());
+  }
+  EXPECT_EQ(drawn[0].pixels, drawn[1].pixels);
+}
+
+TEST(Engine, OffloadingChangesWhereWeightsWaitAndNotThePicture) {
+  for (const char* model : {"micro-sd1", "micro-sdxl"}) {
+    std::vector<std::vector<float>> drawn;
+    for (const Offload offload : {Offload::kNone, Offload::kModel, Offload::kSequential}) {
+      auto engine = Engine::load({.model = kModels / model / "model",
+                                  .precision = Precision::kFloat32,
+                                  .offload = offload},
+                                 {});
+      ASSERT_TRUE(engine.ok()) << engine.error().message;
+      for (int repeat = 0; repeat < 2; ++repeat) {  // every network comes back
+        Picture picture =
+            engine->begin(request(*engine, {.steps = 2}), 0, {.keep_trace = true}).value_or_throw();
+        Picture* one[] = {&picture};
+        while (!picture.done()) engine->step(one).value_or_throw();
+        drawn.push_back(latents(*engine, picture));
+      }
+    }
+    for (const auto& other : drawn) EXPECT_LT(worst_difference(other, drawn[0]), 1e-6) << model;
+  }
+}
+
 TEST(Engine, WeightsThatDoNotFitTheMemoryAreRefusedBeforeTheyAreRead) {
   const auto engine = Engine::load({.model = kModels / "micro-sd1" / "model"},
                                    {.threads = 0, .memory_budget = 1024});
@@ -192,9 +242,82 @@ TEST(Engine, ATruncatedPromptIsReportedWithWhatWasCut) {
   Engine engine = load("micro-sd1");
   std::string prompt;
   for (int i = 0; i < 200; ++i) prompt += "word" + std::to_string(i) + " ";
-  const Picture picture = begin(engine, request(engine, {.prompt = prompt}));
+  const Picture picture =
+      begin(engine, request(engine, {.prompt = prompt, .long_prompt = "truncate"}));
   ASSERT_EQ(picture.warnings().size(), 1u);
   EXPECT_NE(picture.warnings()[0].find("word199"), std::string::npos);
+}
+
+TEST(Engine, SidesOfAnAndShareTheGuidanceByWeight) {
+  Engine engine = load("micro-sdxl");
+  const auto first_prediction = [&](const char* prompt) {
+    Picture picture = begin(engine, request(engine, {.prompt = prompt, .negative_prompt = "x"}));
+    run(engine, picture);
+    return dumped(engine, picture, "noise_pred.000");
+  };
+  const std::vector<float> red = first_prediction("a red circle"), blue = first_prediction("blue");
+  std::vector<float> want(red.size());
+  for (std::size_t i = 0; i < want.size(); ++i) want[i] = 0.25F * red[i] + 0.75F * blue[i];
+  EXPECT_LE(worst_difference(first_prediction("a red circle:0.25 AND blue:0.75"), want), 1e-4);
+  // Sides that are the same text are one row, and their weights add up.
+  EXPECT_LE(worst_difference(first_prediction("a red circle:0.4 AND a red circle:0.6"), red), 1e-4);
+}
+
+TEST(Engine, AndNeedsANegativePromptButNotAScaleAboveOne) {
+  Engine engine = load("micro-sd1");
+  const auto prediction = [&](const char* prompt, double scale) {
+    Picture picture = begin(engine, request(engine, {.prompt = prompt, .guidance_scale = scale}));
+    run(engine, picture);
+    return dumped(engine, picture, "noise_pred.000");
+  };
+  EXPECT_LE(worst_difference(prediction("red:0.5 AND red:0.5", 1.0), prediction("red", 1.0)), 1e-4);
+}
+
+TEST(Engine, AScheduleChangesTheTextAtItsStep) {
+  Engine engine = load("micro-sd1");
+  Picture changing = begin(engine, request(engine, {.prompt = "a [red:blue:0.5] circle"}));
+  Picture red = begin(engine, request(engine, {.prompt = "a red circle"}));
+  run(engine, changing);
+  run(engine, red);
+  for (const char* same : {"latents.000", "latents.001"}) {
+    EXPECT_EQ(dumped(engine, changing, same), dumped(engine, red, same)) << same;
+  }
+  EXPECT_NE(dumped(engine, changing, "noise_pred.002"), dumped(engine, red, "noise_pred.002"));
+}
+
+TEST(Engine, PromptsOfDifferentLengthsMayShareABatch) {
+  Engine engine = load("micro-sdxl");
+  std::string longer = "red";
+  for (int i = 0; i < 100; ++i) longer += " red";
+  const auto first = request(engine, {.prompt = longer});
+  const auto second = request(engine, {.prompt = "a circle AND blue", .seed = 8});
+  Picture alone_1 = begin(engine, first), alone_2 = begin(engine, second);
+  run(engine, alone_1);
+  run(engine, alone_2);
+  Picture shared_1 = begin(engine, first), shared_2 = begin(engine, second);
+  Picture* both[] = {&shared_1, &shared_2};
+  while (!shared_1.done()) ASSERT_TRUE(engine.step(both).ok());
+  EXPECT_LE(worst_difference(latents(engine, shared_1), latents(engine, alone_1)), 1e-4);
+  EXPECT_LE(worst_difference(latents(engine, shared_2), latents(engine, alone_2)), 1e-4);
+}
+
+TEST(Engine, ANegativePromptMayStandInsideThePrompt) {
+  Engine engine = load("micro-sd1");
+  const auto drawn = [&](contract::GenerationRequest asked) {
+    Picture picture = begin(engine, request(engine, std::move(asked)));
+    run(engine, picture);
+    return latents(engine, picture);
+  };
+  EXPECT_EQ(drawn({.prompt = "a cat --no red, blue", .extract_negative = true}),
+            drawn({.prompt = "a cat", .negative_prompt = "red, blue"}));
+}
+
+TEST(Engine, APromptThatCannotBeReadIsRefusedWithItsPlace) {
+  Engine engine = load("micro-sd1");
+  const auto picture = engine.begin(request(engine, {.prompt = "a (red:1.1.1) circle"}), 0);
+  ASSERT_FALSE(picture.ok());
+  EXPECT_EQ(picture.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_NE(picture.error().message.find("column 8"), std::string::npos) << picture.error().message;
 }
 
 }  // namespace

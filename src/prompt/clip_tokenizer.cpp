@@ -188,7 +188,8 @@ struct ClipTokenizer::State {
       }
       pairs.split(bytes, pieces);
       for (const auto& piece : pieces) {
-        tokens.push_back({piece.id, owners[piece.begin].begin, owners[piece.end - 1].end});
+        tokens.push_back({piece.id, owners[piece.begin].begin, owners[piece.end - 1].end,
+                          piece.end == bytes.size()});
       }
     };
     in_typed.split(

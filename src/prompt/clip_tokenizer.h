@@ -25,6 +25,7 @@ class ClipTokenizer {
     std::int32_t id = 0;
     std::size_t begin = 0;  // byte range in the input text
     std::size_t end = 0;
+    bool ends_word = false;  // the vocabulary's "</w>"
   };
 
   // The ids of `text` without begin and end tokens. Text must be valid UTF-8 (kInvalidArgument

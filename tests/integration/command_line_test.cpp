@@ -90,8 +90,9 @@ TEST_F(CommandLine, BadInputGivesOneSentenceAndNoPicture) {
   expect_refused(draw + "--device tpu", 2, "tpu");
   expect_refused(draw + "--variant fp61", 2, "fp61");
   expect_refused(draw + "--format bmp", 2, "bmp");
-  expect_refused(draw + "--weighting compel", 2, "--weighting");
-  expect_refused(draw + "--width 16384 --height 16384", 1, "would fit");
+  expect_refused(draw + "--weighting loud", 2, "--weighting");
+  expect_refused(draw + "--negative-prompt '(dark:1.2.3)'", 2, "column 7");
+  expect_refused("generate cat --output x.png --width 16384 --height 16384", 1, "would fit");
   expect_refused("generate cat --model '" + kModel + "' --output nowhere/x.png", 1, "nowhere");
   expect_refused("generate cat --model '" + kModel + "' --steps 1 --output /dev/full", 1,
                  "No space left");

@@ -13,6 +13,8 @@
 #include "cli/model_paths.h"
 #include "image/encode.h"
 #include "prompt/infotext.h"
+#include "prompt/negative_section.h"
+#include "prompt/parsed_prompt.h"
 
 namespace limner::cli {
 namespace {
@@ -107,6 +109,33 @@ contract::Limits limits_of_any_model() {
   return limits;
 }
 
+// How the prompt is to be read again; what is usual stays unsaid.
+void add_prompt_options(const contract::PromptOptions& options, prompt::Infotext& text) {
+  using contract::PromptSyntax, contract::Weighting;
+  if (options.syntax != PromptSyntax::kA1111) {
+    text.parameters.emplace_back("Prompt syntax",
+                                 options.syntax == PromptSyntax::kCompel ? "compel" : "plain");
+  }
+  if (options.weighting != Weighting::kA1111) {
+    text.parameters.emplace_back("Weighting",
+                                 options.weighting == Weighting::kLpw ? "lpw" : "compel");
+  }
+  if (options.long_prompt == contract::LongPrompt::kTruncate) {
+    text.parameters.emplace_back("Long prompt", "truncate");
+  }
+}
+
+// A prompt that cannot be read is refused before a model is loaded, too.
+Result<void> check_prompts(const contract::ValidRequest& request) {
+  prompt::PromptPair pair{request.prompt(), request.negative_prompt()};
+  if (request.extract_negative()) pair = prompt::extract_negative(pair.prompt, pair.negative);
+  prompt::ParseOptions options{.syntax = request.prompt_options().syntax};
+  if (const auto good = prompt::parse(pair.prompt, options); !good.ok()) return good.error();
+  options.negative = true;
+  if (const auto good = prompt::parse(pair.negative, options); !good.ok()) return good.error();
+  return {};
+}
+
 class Run {
  public:
   Run(const GenerateOptions& options, const Console& console)
@@ -119,9 +148,12 @@ class Run {
     const std::uint64_t random_seed = std::random_device{}();
     contract::GenerationRequest asked = options_.request;
     if (asked.prompt == "-") asked.prompt = read_standard_input();
+    if (!options_.prompt_prefix.empty())
+      asked.prompt = options_.prompt_prefix + (asked.prompt.empty() ? "" : ", ") + asked.prompt;
     if (!asked.seed) asked.seed = static_cast<std::int64_t>(random_seed);
-    if (const auto early = contract::validate(asked, limits_of_any_model(), 0); !early.ok())
-      return early.error();
+    const auto early = contract::validate(asked, limits_of_any_model(), 0);
+    if (!early.ok()) return early.error();
+    if (const auto good = check_prompts(*early.request); !good.ok()) return good;
     if (const auto good =
             check_writable(output_path(options_, static_cast<std::uint64_t>(*asked.seed), 0));
         !good.ok()) {
@@ -130,11 +162,19 @@ class Run {
 
     auto place = composition(options_.place);
     if (!place.ok()) return place.error();
+    const auto folders = lora_folders(options_.loras.folders, place->model);
+    auto adapters = picture_adapters(options_.loras, folders, console_);
+    if (!adapters.ok()) return adapters.error();
+    adapters_ = std::move(*adapters);
     hash_ = model_hash(place->model);
-    auto engine =
-        engine::Engine::load(*place, {.threads = options_.place.threads, .memory_budget = {}});
+    auto engine = engine::Engine::load(
+        *place, {.adapter_folders = folders.folders(),
+                 .embedding_folders = embedding_folders(options_.embeddings, place->model),
+                 .threads = options_.place.threads,
+                 .memory_budget = {}});
     if (!engine.ok()) return engine.error();
     engine_.emplace(std::move(*engine));
+    if (const auto loaded = load_adapters(); !loaded.ok()) return loaded;
     timings_.load_ms = watch_.lap_ms();
 
     auto validation = contract::validate(asked, engine_->limits(), 0);
@@ -168,6 +208,7 @@ class Run {
         {"height", request_->height()},
         {"steps", request_->steps()},
         {"guidance_scale", request_->guidance_scale()},
+        {"loras", loras_json()},
         {"warnings", warnings_},
         {"timings",
          {{"load_ms", timings_.load_ms},
@@ -183,13 +224,40 @@ class Run {
   }
 
  private:
+  // Says what each file has before the first picture is begun.
+  Result<void> load_adapters() {
+    for (const engine::PictureAdapter& adapter : adapters_) {
+      auto report = engine_->load_adapter(adapter.file, adapter.allow_partial);
+      if (!report.ok()) return report.error();
+      console_.note(describe(*report));
+      reports_.push_back(std::move(*report));
+    }
+    return {};
+  }
+
+  nlohmann::json loras_json() const {
+    nlohmann::json list = nlohmann::json::array();
+    for (std::size_t i = 0; i < reports_.size(); ++i) {
+      nlohmann::json unmatched = nlohmann::json::array();
+      for (const auto& key : reports_[i].unmatched) unmatched.push_back(key.name);
+      list.push_back({{"use", options_.loras.use[i]},
+                      {"file", adapters_[i].file.string()},
+                      {"kinds", reports_[i].kinds},
+                      {"layers", reports_[i].matched},
+                      {"unmatched", unmatched},
+                      {"rank", reports_[i].highest_rank},
+                      {"bytes", reports_[i].bytes}});
+    }
+    return list;
+  }
+
   Result<void> draw_batch(std::int64_t first, std::int64_t last) {
     std::vector<Picture> pictures;
     std::vector<Picture*> batch;
     watch_.lap_ms();
     for (std::int64_t index = first; index < last; ++index) {
-      auto picture =
-          engine_->begin(*request_, index, {.keep_trace = !options_.dump_tensors.empty()});
+      auto picture = engine_->begin(
+          *request_, index, {.adapters = adapters_, .keep_trace = !options_.dump_tensors.empty()});
       if (!picture.ok()) return picture.error();
       pictures.push_back(std::move(*picture));
     }
@@ -277,6 +345,10 @@ class Run {
     add("Model hash", hash_text().substr(0, 10));
     add("Model", engine_->info().name);
     if (request_->clip_skip() > 0) add("Clip skip", std::to_string(request_->clip_skip() + 1));
+    if (!options_.loras.use.empty()) {
+      add("Loras", fmt::format("{}", fmt::join(options_.loras.use, ", ")));
+    }
+    add_prompt_options(request_->prompt_options(), text);
     if (request_->eta() > 0) add("Eta", fmt::format("{:g}", request_->eta()));
     add("Version", "limner " LIMNER_VERSION);
     return prompt::write_infotext(text);
@@ -311,6 +383,8 @@ class Run {
   Stopwatch watch_;
   Timings timings_;
   image::Format format_ = image::Format::kPng;
+  std::vector<engine::PictureAdapter> adapters_;
+  std::vector<engine::lora::AdapterReport> reports_;  // one per adapter
   std::optional<engine::Engine> engine_;
   std::optional<contract::ValidRequest> request_;
   std::future<std::string> hash_;
@@ -330,10 +404,15 @@ Result<engine::Composition> composition(const ModelOptions& options) {
   if (!precision.ok()) return precision.error();
   place.model = *model;
   place.variant = options.variant;
+  place.tokenizer = resolve_tokenizer(options.tokenizer, model_folders());
+  place.prediction = options.prediction;
   place.precision = *precision;
   place.device = options.device;
   place.vae_tiling = options.vae_tiling;
   place.vae_slicing = options.vae_slicing;
+  const auto offload = engine::offload_from_name(options.offload);
+  if (!offload.ok()) return offload.error();
+  place.offload = *offload;
   return place;
 }
 

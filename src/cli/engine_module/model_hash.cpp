@@ -27,8 +27,9 @@ fs::path cache_file(const std::string& key) {
 }
 
 // Path, size and time of every file: a hash is valid as long as these stay.
-std::string fingerprint(const fs::path& folder, const Inspection& model) {
-  std::string key = fs::canonical(folder).string() + "\n";
+std::string fingerprint(const fs::path& model_path, const Inspection& model) {
+  std::string key = fs::canonical(model_path).string() + "\n";
+  const fs::path folder = fs::is_directory(model_path) ? model_path : model_path.parent_path();
   const auto add = [&](const engine::weights::FileReport& file) {
     const auto time = fs::last_write_time(folder / file.path).time_since_epoch().count();
     key += fmt::format("{}|{}|{}\n", file.path, file.bytes, time);

@@ -127,13 +127,27 @@ class ClipAttention {
                                {.in = config.hidden_size, .out = config.hidden_size})),
         out_proj_(source.at("out_proj"), {.in = config.hidden_size, .out = config.hidden_size}) {}
 
-  at::Tensor operator()(const at::Tensor& x, const nn::RowAdapters& adapters) const {
+  // `mask` [B, 1, L, L]: true where a query may look; undefined: causal.
+  at::Tensor operator()(const at::Tensor& x, const nn::RowAdapters& adapters,
+                        const at::Tensor& mask) const {
     const auto qkv = qkv_(x, adapters).chunk(3, -1);  // 3 of [B, L, C]
-    return out_proj_(kernels::attention(qkv[0], qkv[1], qkv[2], {.heads = heads_, .causal = true}),
+    return out_proj_(mask.defined() ? masked(qkv[0], qkv[1], qkv[2], mask)
+                                    : kernels::attention(qkv[0], qkv[1], qkv[2],
+                                                         {.heads = heads_, .causal = true}),
                      adapters);
   }
 
  private:
+  at::Tensor masked(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                    const at::Tensor& mask) const {
+    const auto split = [&](const at::Tensor& x) {
+      return x.unflatten(-1, {heads_, x.size(2) / heads_}).transpose(1, 2);  // [B, H, L, D]
+    };
+    return at::scaled_dot_product_attention(split(q), split(k), split(v), mask)
+        .transpose(1, 2)
+        .flatten(2);
+  }
+
   int64_t heads_;
   nn::Linear qkv_, out_proj_;
 };
@@ -150,8 +164,9 @@ class ClipEncoderLayer {
              {.in = config.intermediate_size, .out = config.hidden_size}),
         act_(config.hidden_act) {}
 
-  at::Tensor operator()(const at::Tensor& x, const nn::RowAdapters& adapters) const {
-    const at::Tensor h = self_attn_(layer_norm1_(x), adapters).add_(x);  // [B, L, C]
+  at::Tensor operator()(const at::Tensor& x, const nn::RowAdapters& adapters,
+                        const at::Tensor& mask) const {
+    const at::Tensor h = self_attn_(layer_norm1_(x), adapters, mask).add_(x);  // [B, L, C]
     return fc2_(act_(fc1_(layer_norm2_(h), adapters)), adapters).add_(h);
   }
 
@@ -162,6 +177,13 @@ class ClipEncoderLayer {
   nn::Linear fc1_, fc2_;
   nn::Activation act_;
 };
+
+// [B, 1, L, L]: causal, and only keys that are attended.
+at::Tensor causal_mask(const at::Tensor& attended) {
+  const int64_t length = attended.size(1);
+  const at::Tensor causal = at::ones({length, length}, attended.options()).tril();
+  return causal.logical_and(attended.unsqueeze(1).unsqueeze(1));
+}
 
 // transformers 5 writes a CLIPTextModel without the `text_model.` prefix that all others have.
 nn::TensorSource text_model_of(const nn::TensorSource& root) {
@@ -233,18 +255,23 @@ ClipTextModel::ClipTextModel(const weights::Config& config, const nn::TensorSour
 ClipTextModel::ClipTextModel(ClipTextModel&&) noexcept = default;
 ClipTextModel::~ClipTextModel() = default;
 
-ClipTextOutput ClipTextModel::forward(const at::Tensor& ids,
-                                      const nn::RowAdapters& adapters) const {
+ClipTextOutput ClipTextModel::forward(const at::Tensor& ids, const nn::RowAdapters& adapters,
+                                      const ClipTextChanges& changes) const {
   const Network& net = *network_;
   net.check(ids);
+  at::Tensor tokens = net.token_embedding(ids);  // [B, L, C]
+  for (const auto& [position, vectors] : changes.insertions) {
+    tokens.narrow(1, position, vectors.size(0)).copy_(vectors);
+  }
+  const at::Tensor mask = changes.attended.defined() ? causal_mask(changes.attended) : at::Tensor();
   const at::Tensor positions = at::arange(ids.size(1), ids.options());
 
   ClipTextOutput output;
   output.hidden_states.reserve(net.layers.size() + 1);
-  output.hidden_states.push_back(net.token_embedding(ids) +
-                                 net.position_embedding(positions));  // [B, L, C]
+  output.hidden_states.push_back(tokens + net.position_embedding(positions));  // [B, L, C]
   for (const ClipEncoderLayer& layer : net.layers) {
-    output.hidden_states.push_back(layer(output.hidden_states.back(), adapters));  // [B, L, C]
+    output.hidden_states.push_back(
+        layer(output.hidden_states.back(), adapters, mask));  // [B, L, C]
   }
   output.last_hidden_state = net.final_layer_norm(output.hidden_states.back());
 

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "engine/nn/row_adapters.h"
 #include "engine/nn/tensor_source.h"
@@ -19,6 +20,18 @@ struct ClipTextOutput {
   at::Tensor pooled;             // [B, C], or [B, projection_dim] with a projection
 };
 
+// Vectors [k, C] in the place of the k tokens from `position` on: a textual-inversion embedding.
+struct TokenVectors {
+  int64_t position = 0;
+  at::Tensor vectors;
+};
+
+// What may differ from a plain forward of ids.
+struct ClipTextChanges {
+  std::vector<TokenVectors> insertions;  // into every row
+  at::Tensor attended;  // bool [B, L]: keys that queries may look at; undefined: all
+};
+
 // Immutable; forward is const and thread-safe.
 class ClipTextModel {
  public:
@@ -29,8 +42,8 @@ class ClipTextModel {
   ~ClipTextModel();
 
   // ids: int64 [B, L], L <= max_position_embeddings.
-  ClipTextOutput forward(const at::Tensor& ids,
-                         const nn::RowAdapters& adapters = nn::no_adapters()) const;
+  ClipTextOutput forward(const at::Tensor& ids, const nn::RowAdapters& adapters = nn::no_adapters(),
+                         const ClipTextChanges& changes = {}) const;
 
   int64_t hidden_size() const;
   int64_t max_positions() const;

@@ -133,12 +133,12 @@ TEST(UNet2DConditionModel, AdapterChangesOnlyItsRows) {
        {"transformer_blocks.0.attn1.to_v", "transformer_blocks.0.attn2.to_q",
         "transformer_blocks.0.attn2.to_out.0", "transformer_blocks.0.ff.net.2"}) {
     const int64_t in = layer.ends_with("net.2") ? 16 : 4;
-    nn::RowAdapters adapters;
-    adapters.add(block + layer, {.first_row = 1,
-                                 .last_row = 2,
-                                 .down = at::ones({1, in}),
-                                 .up = at::arange(4).view({4, 1}).to(at::kFloat),
-                                 .scale = 0.5});
+    nn::RowAdapters adapters(2);
+    adapters.add(block + layer,
+                 nn::LowRank{.down = at::ones({1, in}),
+                             .up = at::arange(4).view({4, 1}).to(at::kFloat),
+                             .scale = 0.5},
+                 std::vector<float>{0, 1});
     const at::Tensor adapted = unet.forward(input, adapters);
     EXPECT_LE(relative_error(adapted[0], plain[0]), 1e-6) << layer;
     EXPECT_GE(relative_error(adapted[1], plain[1]), 1e-3) << layer;

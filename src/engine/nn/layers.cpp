@@ -4,57 +4,135 @@
 
 #include <algorithm>
 #include <cctype>
+#include <optional>
 #include <utility>
 
+#include "base/check.h"
 #include "base/error.h"
 #include "base/suggest.h"
+#include "engine/kernels/conv2d.h"
 #include "engine/kernels/linear.h"
 #include "engine/kernels/normalization.h"
 
 namespace limner::engine::nn {
 namespace {
 
-at::Tensor rows_of(const at::Tensor& t, const LowRankBranch& branch) {
-  return t.narrow(0, branch.first_row, branch.last_row - branch.first_row);
+// One layer, or one part of a fused one, as its adapters see it.
+struct Site {
+  at::Tensor weight;
+  at::Tensor bias;  // may be undefined
+  std::optional<kernels::Conv2dOptions> convolution;
+
+  // As the layer itself, without bias.
+  at::Tensor product(const at::Tensor& x, const at::Tensor& matrix) const {
+    return convolution ? kernels::conv2d(x, matrix, {}, *convolution)
+                       : kernels::linear(x, matrix, {});
+  }
+  at::Tensor pointwise(const at::Tensor& x, const at::Tensor& matrix) const {
+    return convolution ? kernels::conv2d(x, matrix, {}, {}) : kernels::linear(x, matrix, {});
+  }
+  // [C] or [rows, C], shaped to go with t [rows, C, H, W] or [rows, ..., C].
+  at::Tensor over_channels(const at::Tensor& values, const at::Tensor& t) const {
+    std::vector<int64_t> shape(static_cast<std::size_t>(t.dim()), 1);
+    shape[convolution ? 1 : shape.size() - 1] = values.size(-1);
+    if (values.dim() == 2) shape[0] = values.size(0);
+    return values.to(t.scalar_type()).view(shape);
+  }
+};
+
+at::Tensor branch_output(const LowRank& branch, const Site& site, const at::Tensor& x,
+                         const at::Tensor&) {
+  return site.pointwise(site.product(x, branch.down), branch.up).mul_(branch.scale);
+}
+
+at::Tensor branch_output(const Delta& branch, const Site& site, const at::Tensor& x,
+                         const at::Tensor&) {
+  return site.product(x, branch.dense().to(x.scalar_type())).mul_(branch.scale);
+}
+
+at::Tensor branch_output(const OutputMix& branch, const Site& site, const at::Tensor&,
+                         const at::Tensor& plain) {
+  if (branch.blocks.size(1) == 1) return plain * site.over_channels(branch.blocks.view(-1), plain);
+  const at::Tensor blocks = branch.blocks.to(plain.scalar_type());
+  const at::Tensor last = site.convolution ? plain.movedim(1, -1) : plain;
+  std::vector<int64_t> shape = last.sizes().vec();
+  shape.back() = blocks.size(0);
+  shape.push_back(blocks.size(1));
+  const at::Tensor mixed =
+      at::einsum("...kn,kmn->...km", {last.reshape(shape), blocks}).reshape(last.sizes());
+  return site.convolution ? mixed.movedim(-1, 1) : mixed;
+}
+
+at::Tensor branch_output(const InputScale& branch, const Site& site, const at::Tensor& x,
+                         const at::Tensor&) {
+  return site.product(x * site.over_channels(branch.factors, x), site.weight);
+}
+
+at::Tensor branch_output(const BiasShift& branch, const Site& site, const at::Tensor&,
+                         const at::Tensor& plain) {
+  return site.over_channels(branch.bias, plain).expand(plain.sizes()).clone();
+}
+
+// Adds to y, which is the plain layer's output for x, what its rows' adapters say.
+void add_branches(const RowAdapters& adapters, const LayerAdapters& layer, const Site& site,
+                  const at::Tensor& x, const at::Tensor& y) {
+  const auto rows = [&](const at::Tensor& t, const auto& group) {
+    return adapters.rows() == 1 ? t
+                                : t.narrow(0, group.first_row, group.last_row - group.first_row);
+  };
+  LIMNER_CHECK(adapters.rows() == 1 || adapters.rows() == x.size(0),
+               "adapters were built for another number of rows");
+  at::Tensor plain;  // W x
+  if (!layer.others.empty()) {
+    plain = site.bias.defined() ? y - site.over_channels(site.bias, y) : y.clone();
+  }
+  for (const RankSlots& slots : layer.slots) {
+    const at::Tensor inner = site.product(rows(x, slots), slots.down);  // [rows, ..., R]
+    inner.mul_(site.over_channels(slots.scale, inner));
+    rows(y, slots).add_(site.pointwise(inner, slots.up));
+  }
+  for (const RowBranch& other : layer.others) {
+    const at::Tensor added = std::visit(
+        [&](const auto& branch) {
+          return branch_output(branch, site, rows(x, other), rows(plain, other));
+        },
+        other.branch);
+    std::vector<int64_t> shape(static_cast<std::size_t>(y.dim()), 1);
+    shape[0] = other.scale.size(0);
+    rows(y, other).add_(added.mul_(other.scale.to(y.scalar_type()).view(shape)));
+  }
 }
 
 }  // namespace
 
-Linear::Linear(const TensorSource& source, const Size& size)
-    : names_{source.prefix()},
-      part_width_(size.out),
-      weight_(source.take("weight", {size.out, size.in})) {
-  if (size.bias) bias_ = source.take_small("bias", {size.out});
+Linear::Linear(const TensorSource& source, const Size& size) : Linear(std::vector{source}, size) {}
+
+Linear::Linear(const std::vector<TensorSource>& parts, const Size& size)
+    : part_width_(size.out), weight_(parts, {size.out, size.in}) {
+  std::vector<at::Tensor> biases;
+  for (const TensorSource& part : parts) {
+    names_.push_back(part.prefix());
+    if (size.bias) biases.push_back(part.take_small("bias", {size.out}));
+  }
+  if (size.bias) bias_ = biases.size() == 1 ? biases.front() : at::cat(biases);
 }
 
 Linear Linear::fused(const std::vector<TensorSource>& parts, const Size& size) {
-  Linear result;
-  result.part_width_ = size.out;
-  std::vector<at::Tensor> weights, biases;
-  for (const TensorSource& part : parts) {
-    result.names_.push_back(part.prefix());
-    weights.push_back(part.take("weight", {size.out, size.in}));
-    if (size.bias) biases.push_back(part.take_small("bias", {size.out}));
-  }
-  result.weight_ = at::cat(weights);
-  for (const TensorSource& part : parts) part.release("weight");
-  if (size.bias) result.bias_ = at::cat(biases);
-  return result;
+  return {parts, size};
 }
 
 at::Tensor Linear::operator()(const at::Tensor& x, const RowAdapters& adapters) const {
-  at::Tensor y = kernels::linear(x, weight_, bias_);
+  const at::Tensor weight = weight_.get();
+  at::Tensor y = kernels::linear(x, weight, bias_);
   if (adapters.empty()) return y;
   for (std::size_t part = 0; part < names_.size(); ++part) {
-    const auto* branches = adapters.find(names_[part]);
-    if (branches == nullptr) continue;
-    const at::Tensor slice = y.narrow(-1, static_cast<int64_t>(part) * part_width_, part_width_);
-    for (const LowRankBranch& branch : *branches) {
-      const at::Tensor inner =
-          kernels::linear(rows_of(x, branch), branch.down.to(x.scalar_type()), {});
-      rows_of(slice, branch)
-          .add_(kernels::linear(inner, branch.up.to(x.scalar_type()), {}), branch.scale);
-    }
+    const LayerAdapters* layer = adapters.find(names_[part]);
+    if (layer == nullptr) continue;
+    const int64_t begin = static_cast<int64_t>(part) * part_width_;
+    const Site site{.weight = weight.narrow(0, begin, part_width_),
+                    .bias = bias_.defined() ? bias_.narrow(0, begin, part_width_) : bias_,
+                    .convolution = std::nullopt};
+    add_branches(adapters, *layer, site, x, y.narrow(-1, begin, part_width_));
   }
   return y;
 }
@@ -62,19 +140,16 @@ at::Tensor Linear::operator()(const at::Tensor& x, const RowAdapters& adapters) 
 Conv2d::Conv2d(const TensorSource& source, const Size& size)
     : name_(source.prefix()),
       options_{.stride = size.stride, .padding = size.padding},
-      weight_(source.take_channels_last("weight", {size.out, size.in, size.kernel, size.kernel})),
+      weight_({source}, {size.out, size.in, size.kernel, size.kernel}),
       bias_(source.take_small("bias", {size.out})) {}
 
 at::Tensor Conv2d::operator()(const at::Tensor& x, const RowAdapters& adapters) const {
-  at::Tensor y = kernels::conv2d(x, weight_, bias_, options_);
+  const at::Tensor weight = weight_.get();
+  at::Tensor y = kernels::conv2d(x, weight, bias_, options_);
   if (adapters.empty()) return y;
-  if (const auto* branches = adapters.find(name_)) {
-    for (const LowRankBranch& branch : *branches) {
-      const at::Tensor inner =
-          kernels::conv2d(rows_of(x, branch), branch.down.to(x.scalar_type()), {}, options_);
-      rows_of(y, branch).add_(kernels::conv2d(inner, branch.up.to(x.scalar_type()), {}, {}),
-                              branch.scale);
-    }
+  if (const LayerAdapters* layer = adapters.find(name_)) {
+    add_branches(adapters, *layer, {.weight = weight, .bias = bias_, .convolution = options_}, x,
+                 y);
   }
   return y;
 }

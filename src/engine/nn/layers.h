@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/kernels/conv2d.h"
+#include "engine/nn/matrix.h"
 #include "engine/nn/row_adapters.h"
 #include "engine/nn/tensor_source.h"
 
@@ -29,11 +30,11 @@ class Linear {
   at::Tensor operator()(const at::Tensor& x, const RowAdapters& adapters = no_adapters()) const;
 
  private:
-  Linear() = default;
+  Linear(const std::vector<TensorSource>& parts, const Size& size);
   std::vector<std::string> names_;
   int64_t part_width_ = 0;
-  at::Tensor weight_;  // [out * parts, in]
-  at::Tensor bias_;    // [out * parts] or undefined
+  Matrix weight_;    // [out * parts, in]
+  at::Tensor bias_;  // [out * parts] or undefined
 };
 
 class Conv2d {
@@ -52,8 +53,8 @@ class Conv2d {
  private:
   std::string name_;
   kernels::Conv2dOptions options_;
-  at::Tensor weight_;  // [out, in, k, k], channels last
-  at::Tensor bias_;    // [out]
+  Matrix weight_;    // [out, in, k, k], channels last
+  at::Tensor bias_;  // [out]
 };
 
 // GroupNorm over [B, C, H, W] or [B, C, L].

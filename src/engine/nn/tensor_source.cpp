@@ -99,6 +99,10 @@ at::Tensor to_channels_last(const at::Tensor& weight) {
 
 }  // namespace
 
+at::Tensor place_matrix(const at::Tensor& stored, const Placement& placement) {
+  return to_channels_last(stored.to(placement.storage)).to(placement.device);
+}
+
 struct TensorSource::Ledger {
   std::shared_ptr<const weights::Weights> weights;
   Placement placement;
@@ -179,9 +183,14 @@ at::Tensor TensorSource::take_channels_last(std::string_view name, at::IntArrayR
   const std::string full = name_of(name);
   const TensorView& view = ledger_->look_up(full, shape);
   const at::Tensor stored = ledger_->open(full, shape, view);
-  const at::Tensor placed = to_channels_last(stored.to(placement().storage)).to(placement().device);
+  const at::Tensor placed = place_matrix(stored, placement());
   if (placed.data_ptr() != view.bytes.data()) ledger_->weights->release(view);
   return placed;
+}
+
+at::Tensor TensorSource::take_stored(std::string_view name, at::IntArrayRef shape) const {
+  const std::string full = name_of(name);
+  return ledger_->open(full, shape, ledger_->look_up(full, shape));
 }
 
 at::Tensor TensorSource::take_small(std::string_view name, at::IntArrayRef shape) const {

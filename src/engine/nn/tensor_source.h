@@ -17,6 +17,7 @@ struct Placement {
   at::ScalarType storage = at::kFloat;
   at::ScalarType compute = at::kFloat;
   at::Device device = at::kCPU;
+  bool sequential = false;  // matrices stay on the host and come to the device for each use
 };
 
 // A view of Weights at a dotted prefix ("down_blocks.0.resnets.1"). Children share one ledger of
@@ -38,6 +39,8 @@ class TensorSource {
   at::Tensor take(std::string_view name, at::IntArrayRef shape) const;
   // As take, for matrices of convolutions: [out, in, kh, kw] in channels-last memory format.
   at::Tensor take_channels_last(std::string_view name, at::IntArrayRef shape) const;
+  // As take, but as the file has it: in its own dtype, on the host.
+  at::Tensor take_stored(std::string_view name, at::IntArrayRef shape) const;
   // As take, in the compute dtype: biases, norms, embeddings.
   at::Tensor take_small(std::string_view name, at::IntArrayRef shape) const;
 
@@ -60,5 +63,9 @@ class TensorSource {
   std::shared_ptr<Ledger> ledger_;
   std::string prefix_;
 };
+
+// A stored matrix on the placement's device, in its storage dtype; one of a convolution
+// ([out, in, kh, kw]) in channels-last memory format.
+at::Tensor place_matrix(const at::Tensor& stored, const Placement& placement);
 
 }  // namespace limner::engine::nn

@@ -1,4 +1,4 @@
-// Builds a network from a component folder: config, weights, network.
+// Builds a network from a component of a model: config, weights, network.
 #pragma once
 
 #include <fmt/format.h>
@@ -26,11 +26,9 @@ template <typename Build>
 auto build_component(const LoadRequest& request, const std::string& component,
                      const nn::Placement& placement, Build build) {
   require_component(request.folder, component);
-  const weights::Config config = weights::Config::read(request.folder.config_file(component));
-  const nn::TensorSource source(
-      weights::Weights::open_component(request.folder.root / component, request.variant)
-          .value_or_throw(),
-      placement);
+  const weights::Config config = request.folder.config(component);
+  const nn::TensorSource source(request.folder.weights(component, request.variant).value_or_throw(),
+                                placement);
   return build(config, source);
 }
 

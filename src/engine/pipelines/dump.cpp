@@ -51,14 +51,24 @@ Result<void> write_dump(const Pipeline& pipeline, std::span<const PictureState* 
   };
 
   DumpFile dump;
-  dump.add("prompt_embeds", stack([](const auto& p) { return p.conditioning->prompt_embeds; }));
-  dump.add("pooled_prompt_embeds",
-           stack([](const auto& p) { return p.conditioning->pooled_prompt_embeds; }));
+  // Of the first step; the sides of an AND below each other.
+  const auto first_step = [&](auto tensor) {
+    return stack([&](const PictureState& picture) {
+      std::vector<at::Tensor> sides;
+      for (const WeightedConditioning& side : picture.prompt->conjuncts) {
+        sides.push_back((*side.schedule.front().conditioning).*tensor);
+      }
+      return sides.front().defined() ? at::cat(sides) : at::Tensor();
+    });
+  };
+  const auto negative = [&](auto tensor) {
+    return stack([&](const auto& p) { return (*p.prompt->negative.front().conditioning).*tensor; });
+  };
+  dump.add("prompt_embeds", first_step(&Conditioning::prompt_embeds));
+  dump.add("pooled_prompt_embeds", first_step(&Conditioning::pooled_prompt_embeds));
   if (is_guided(pipeline, first)) {
-    dump.add("negative_prompt_embeds",
-             stack([](const auto& p) { return p.conditioning->negative_prompt_embeds; }));
-    dump.add("negative_pooled_prompt_embeds",
-             stack([](const auto& p) { return p.conditioning->negative_pooled_prompt_embeds; }));
+    dump.add("negative_prompt_embeds", negative(&Conditioning::prompt_embeds));
+    dump.add("negative_pooled_prompt_embeds", negative(&Conditioning::pooled_prompt_embeds));
   }
   dump.add("timesteps", at::tensor(first.sampler->timesteps(), at::kDouble));
   if (!first.sampler->sigmas().empty()) {

@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "engine/lora/attach.h"
 #include "engine/pipelines/pipeline.h"
 #include "engine/samplers/noise.h"
 #include "engine/samplers/sampler.h"
@@ -28,11 +29,13 @@ struct PictureState {
   std::uint64_t seed = 0;
   double guidance_scale = 1.0;
   double guidance_rescale = 0.0;
-  std::shared_ptr<const Conditioning> conditioning;
+  std::shared_ptr<const EncodedPrompt> prompt;
   at::Tensor time_ids;  // [1, 6] or undefined
+  lora::AdapterList adapters;
   samplers::Noise noise{0};
   std::unique_ptr<samplers::Sampler> sampler;
-  at::Tensor latents;  // [1, C, h, w] float32
+  at::Tensor latents;         // [1, C, h, w] float32
+  bool tiled_decode = false;  // decoding the picture as a whole would not fit
   std::optional<Trace> trace;
 };
 

@@ -1,6 +1,7 @@
 #include "engine/pipelines/placement.h"
 
 #include <ATen/Context.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <fmt/format.h>
 
 #include "engine/kernels/cpu_features.h"
@@ -67,6 +68,14 @@ nn::Placement place(Precision precision, const std::string& device,
   const at::Device found = find_device(device);
   return found.is_cuda() ? place_on_cuda(precision, found, checkpoint)
                          : place_on_cpu(precision, checkpoint);
+}
+
+Offload resolve_offload(Offload offload, at::Device device) {
+  constexpr std::uint64_t kRoomy = 20'000'000'000;
+  if (offload != Offload::kAuto) return offload;
+  if (!device.is_cuda()) return Offload::kNone;
+  const auto [free, total] = at::getDeviceAllocator(device.type())->getMemoryInfo(device.index());
+  return total < kRoomy ? Offload::kModel : Offload::kNone;
 }
 
 std::string dtype_name(at::ScalarType dtype) {

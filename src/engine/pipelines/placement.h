@@ -13,10 +13,14 @@ namespace limner::engine::pipelines {
 // and kInvalidArgument for a name that is none.
 struct CheckpointFacts {
   std::uint64_t weight_bytes = 0;
+  std::uint64_t largest_component_bytes = 0;
   std::string dtype;
 };
 nn::Placement place(Precision precision, const std::string& device,
                     const CheckpointFacts& checkpoint);
+
+// What kAuto means on this device.
+Offload resolve_offload(Offload offload, at::Device device);
 
 std::string dtype_name(at::ScalarType dtype);  // "float32"
 

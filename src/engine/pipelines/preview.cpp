@@ -19,7 +19,7 @@ PreviewMap::PreviewMap(const Pipeline& pipeline, at::Device device) {
                                  .repeat_interleave(kPatchSide, 3)
                                  .to(device);  // [1, C, 32, 32]
   const at::Tensor colours =
-      at::avg_pool2d(pipeline.decode(latents), {factor, factor}).to(at::kCPU);
+      at::avg_pool2d(pipeline.decode(latents, false), {factor, factor}).to(at::kCPU);
   const at::Tensor inputs = latents.to(at::kCPU).view({channels, kSide * kSide}).t();  // [N, C]
   const at::Tensor design = at::cat({inputs, at::ones({kSide * kSide, 1})}, 1).to(at::kDouble);
   const at::Tensor targets = colours.view({3, kSide * kSide}).t().to(at::kDouble);  // [N, 3]

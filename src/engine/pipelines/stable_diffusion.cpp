@@ -1,33 +1,44 @@
 #include "engine/pipelines/stable_diffusion.h"
 
 #include "engine/pipelines/latent_diffusion.h"
+#include "engine/pipelines/prompt_encoder.h"
 #include "engine/pipelines/text_encoder.h"
 
 namespace limner::engine::pipelines {
 namespace {
 
+// [1, L, C]. With clip_skip n the state n layers before the last goes through the final norm, as
+// diffusers does.
+at::Tensor prompt_state(const models::ClipTextModel& model, const models::ClipTextOutput& output,
+                        std::int64_t clip_skip) {
+  if (clip_skip == 0) return output.last_hidden_state;
+  const auto& states = output.hidden_states;
+  return model.final_layer_norm(states[states.size() - 1 - static_cast<std::size_t>(clip_skip)]);
+}
+
 class StableDiffusion : public Pipeline {
  public:
   explicit StableDiffusion(const LoadRequest& request)
-      : text_encoder_(request, ""), networks_(request) {
-    const auto& unet = networks_.unet().traits();
+      : text_encoder_(request, ""),
+        prompt_encoder_({&text_encoder_}, {.state = prompt_state}, request),
+        networks_(request) {
+    const auto& unet = networks_.unet();
     traits_.family = unet.cross_attention_dim == 1024 ? "sd2" : "sd1";
-    traits_.latent_channels = networks_.vae().latent_channels();
-    traits_.spatial_factor = networks_.vae().spatial_factor();
+    traits_.latent_channels = networks_.vae().latent_channels;
+    traits_.spatial_factor = networks_.vae().spatial_factor;
     traits_.default_side = unet.sample_size * traits_.spatial_factor;
     traits_.default_steps = embeds_guidance() ? 4 : 50;
     traits_.default_guidance_scale = embeds_guidance() ? 8.5 : 7.5;
-    traits_.clip_layers = text_encoder_.model().layers();
+    traits_.clip_layers = text_encoder_.layers();
   }
 
   const Traits& traits() const override { return traits_; }
-  bool embeds_guidance() const override { return networks_.unet().traits().time_cond_proj_dim > 0; }
+  bool embeds_guidance() const override { return networks_.unet().time_cond_proj_dim > 0; }
 
-  Conditioning encode_prompt(const PromptText& text) const override {
-    Conditioning conditioning;
-    conditioning.prompt_embeds = encode(text.positive, text.clip_skip, conditioning.warnings);
-    conditioning.negative_prompt_embeds = encode(text.negative, 0, conditioning.warnings);
-    return conditioning;
+  EncodedPrompt encode_prompt(const PromptText& text, const TextAdapters& adapters) const override {
+    EncodedPrompt encoded = prompt_encoder_.encode(text, adapters);
+    leave();
+    return encoded;
   }
 
   at::Tensor time_ids(const contract::ValidRequest&) const override { return {}; }
@@ -36,27 +47,22 @@ class StableDiffusion : public Pipeline {
                            const nn::RowAdapters& adapters) const override {
     return networks_.predict_noise(batch, adapters);
   }
-  at::Tensor decode(const at::Tensor& latents) const override { return networks_.decode(latents); }
+  at::Tensor decode(const at::Tensor& latents, bool tiled) const override {
+    return networks_.decode(latents, tiled);
+  }
   std::uint64_t denoise_bytes(std::int64_t rows, std::int64_t h, std::int64_t w) const override {
     return networks_.denoise_bytes(rows, h, w);
   }
-  std::uint64_t decode_bytes(std::int64_t h, std::int64_t w) const override {
-    return networks_.decode_bytes(h, w);
+  std::uint64_t decode_bytes(std::int64_t h, std::int64_t w, bool tiled) const override {
+    return networks_.decode_bytes(h, w, tiled);
   }
 
  private:
-  // [1, L, C]. With clip_skip n the state n layers before the last goes through the final norm, as
-  // diffusers does; it leaves the negative prompt alone.
-  at::Tensor encode(const std::string& text, std::int64_t clip_skip,
-                    std::vector<std::string>& warnings) const {
-    const models::ClipTextOutput output = text_encoder_.encode(text, warnings);
-    if (clip_skip == 0) return output.last_hidden_state;
-    const auto& states = output.hidden_states;
-    return text_encoder_.model().final_layer_norm(
-        states[states.size() - 1 - static_cast<std::size_t>(clip_skip)]);
-  }
+  // The text encoders are not needed until the next prompt.
+  void leave() const { text_encoder_.leave(); }
 
   TextEncoder text_encoder_;
+  PromptEncoder prompt_encoder_;
   LatentDiffusion networks_;
   Traits traits_;
 };

@@ -2,30 +2,40 @@
 #pragma once
 
 #include <string>
-#include <vector>
 
 #include "engine/models/clip_text_model.h"
 #include "engine/pipelines/pipeline.h"
+#include "engine/pipelines/resident.h"
 #include "prompt/clip_tokenizer.h"
 
 namespace limner::engine::pipelines {
 
-// Immutable; encode is const.
+// Immutable; forward is const.
 class TextEncoder {
  public:
   // `suffix` is "" or "_2": reads <folder>/tokenizer<suffix> and <folder>/text_encoder<suffix>.
   // Throws Failure.
   TextEncoder(const LoadRequest& request, const std::string& suffix);
 
-  // The network's answer for one text; what did not fit is added to `warnings` once.
-  models::ClipTextOutput encode(const std::string& text, std::vector<std::string>& warnings) const;
+  // The network's answer for one chunk of tokens, a batch of one row.
+  models::ClipTextOutput forward(const std::vector<std::int32_t>& ids,
+                                 const nn::RowAdapters& adapters,
+                                 const models::ClipTextChanges& changes) const;
 
-  const models::ClipTextModel& model() const { return model_; }
+  const models::ClipTextModel& model() const { return model_.get(); }
+  std::int64_t layers() const { return layers_; }
+  std::int64_t hidden_size() const { return hidden_size_; }
+  // Until the next use, where the request offloads.
+  void leave() const { model_.leave(); }
+  const prompt::ClipTokenizer& tokenizer() const { return tokenizer_; }
+  at::Device device() const { return device_; }
 
  private:
   prompt::ClipTokenizer tokenizer_;
-  models::ClipTextModel model_;
+  Resident<models::ClipTextModel> model_;
   at::Device device_;
+  std::int64_t layers_ = 0;
+  std::int64_t hidden_size_ = 0;
 };
 
 }  // namespace limner::engine::pipelines

@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include "base/sha256.h"
+#include "engine/weights/checkpoint/single_file.h"
 #include "engine/weights/finite.h"
 #include "engine/weights/json.h"
 #include "engine/weights/message_text.h"
@@ -194,6 +195,33 @@ std::string hash_of_all(const Inspection& inspection) {
   return sha256_hex(std::as_bytes(std::span(text)));
 }
 
+// The networks of a checkpoint one by one, and what belongs to none of them as one more.
+void describe_checkpoint(const std::shared_ptr<const Weights>& weights, const SingleFile& file,
+                         Inspector& inspector, Inspection& out) {
+  out.family = family_name(file.layout().family);
+  out.pipeline_class = pipeline_class(file.layout());
+  const nlohmann::json index = file.json("model_index.json");
+  for (const auto& [name, component] : file.components()) {
+    ComponentReport report;
+    report.name = name;
+    report.library = index.at(name).at(0);
+    report.class_name = index.at(name).at(1);
+    report.config = file.json(name + "/config.json");
+    inspector.weights(*component, report);
+    out.components.push_back(std::move(report));
+  }
+  ComponentReport rest;
+  rest.class_name = "of no network";
+  std::map<std::string, TensorView, std::less<>> left_over;
+  for (const std::string& name : file.left_over()) left_over.emplace(name, *weights->find(name));
+  inspector.weights(*Weights::of_views(weights, std::move(left_over), {}), rest);
+  if (rest.tensors > 0) out.components.push_back(std::move(rest));
+  for (const ComponentReport& component : out.components) {
+    out.parameters += component.parameters;
+    out.bytes += component.bytes;
+  }
+}
+
 Result<Inspection> inspect_file(const std::filesystem::path& path, const InspectOptions& options) {
   const auto weights = Weights::open_file(path);
   if (!weights.ok()) return weights.error();
@@ -205,13 +233,20 @@ Result<Inspection> inspect_file(const std::filesystem::path& path, const Inspect
     out.tensors.push_back({name, std::string(weights::name(view.dtype)), view.shape});
   }
   Inspector inspector(path.parent_path(), options, out);
+  out.files.push_back(inspector.file(path));
+  out.sha256 = out.files.front().sha256;
+  try {
+    describe_checkpoint(*weights, *SingleFile::open(path, {.headers_only = true}), inspector, out);
+    return out;
+  } catch (const Failure& failure) {
+    // Any file of tensors may be looked at; what keeps it from being a model is worth saying.
+    out.not_a_model = failure.error().message;
+  }
   ComponentReport report;
   inspector.weights(**weights, report);
-  report.files.push_back(inspector.file(path));
   out.parameters = report.parameters;
   out.bytes = report.bytes;
-  out.sha256 = report.files.front().sha256;
-  out.components.push_back(std::move(report));
+  out.components = {std::move(report)};
   return out;
 }
 

@@ -30,7 +30,7 @@ struct TensorReport {
 };
 
 struct ComponentReport {
-  std::string name;        // "unet"; empty for a single weights file
+  std::string name;        // "unet"; "" for tensors of a single file that are of no network
   std::string library;     // "diffusers"
   std::string class_name;  // "UNet2DConditionModel"
   nlohmann::json config;   // its JSON config as it stands in the file; null when it has none
@@ -44,12 +44,13 @@ struct ComponentReport {
 
 struct Inspection {
   std::filesystem::path path;
-  std::string family;  // sd1, sd2, sdxl, sd3, flux, qwen-image or unknown
+  std::string family;  // sd1, sd2, sdxl, sdxl-refiner, sd3, flux, qwen-image or unknown
   std::string pipeline_class;
   std::string diffusers_version;
   std::vector<ComponentReport> components;
   std::vector<FileReport> files;      // those of no component: model_index.json
   std::vector<TensorReport> tensors;  // of a single weights file only
+  std::string not_a_model;  // why a single file cannot be drawn with (an adapter, a lone network)
   std::uint64_t parameters = 0;
   std::uint64_t bytes = 0;
   // SHA-256 over one line "<sha256>  <path>\n" per file, sorted by path: what

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -70,5 +71,22 @@ struct TensorToWrite {
 Result<void> write_safetensors(const std::filesystem::path& path,
                                std::vector<TensorToWrite> tensors,
                                const std::map<std::string, std::string>& metadata = {});
+
+// The same for tensors that are made one by one while the file is written, so that no more than one
+// need be in memory. `make` is called once per tensor, in the order of the file; its bytes must
+// last until the next call and fill the shape. What it throws as a Failure is the Result.
+struct TensorPlan {
+  std::string name;
+  DType dtype;
+  std::vector<std::int64_t> shape;
+};
+struct WrittenFile {
+  std::uint64_t bytes = 0;
+  std::string sha256;
+};
+using MakeTensor = std::function<std::span<const std::byte>(const TensorPlan&)>;
+Result<WrittenFile> stream_safetensors(const std::filesystem::path& path,
+                                       std::vector<TensorPlan> tensors, const MakeTensor& make,
+                                       const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace limner::engine::weights

@@ -30,7 +30,9 @@ bool hash_file(const std::filesystem::path& path, Sha256& hash) {
 struct Weights::State {
   std::vector<SafetensorsFile> files;
   std::map<std::string, const TensorView*, std::less<>> tensors;
-  std::shared_ptr<const Weights> renamed_from;  // owns the files then
+  std::shared_ptr<const Weights> renamed_from;               // owns the files then
+  std::map<std::string, TensorView, std::less<>> own_views;  // `tensors` points into them
+  std::vector<std::vector<std::byte>> made;                  // bytes that lie in no file
 
   mutable std::once_flag hashed;
   mutable std::string sha256;
@@ -163,6 +165,28 @@ std::shared_ptr<const Weights> Weights::renamed(std::shared_ptr<const Weights> w
   }
   state->renamed_from = std::move(weights);
   return std::make_shared<Weights>(std::move(state));
+}
+
+std::shared_ptr<const Weights> Weights::of_views(
+    std::shared_ptr<const Weights> source, std::map<std::string, TensorView, std::less<>> views,
+    std::vector<std::vector<std::byte>> made) {
+  auto state = std::make_unique<State>();
+  state->own_views = std::move(views);
+  state->made = std::move(made);
+  for (const auto& [name, view] : state->own_views) {
+    state->tensors.emplace_hint(state->tensors.end(), name, &view);
+  }
+  state->renamed_from = std::move(source);
+  return std::make_shared<Weights>(std::move(state));
+}
+
+std::optional<std::string> Weights::metadata(std::string_view key) const {
+  if (state_->renamed_from) return state_->renamed_from->metadata(key);
+  for (const SafetensorsFile& file : state_->files) {
+    if (const auto found = file.metadata().find(key); found != file.metadata().end())
+      return found->second;
+  }
+  return std::nullopt;
 }
 
 }  // namespace limner::engine::weights

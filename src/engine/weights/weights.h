@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -37,6 +38,9 @@ class Weights {
   Result<void> prefetch(const TensorView& tensor) const;  // see SafetensorsFile::prefetch
   void release(const TensorView& tensor) const;           // see SafetensorsFile::release
 
+  // The entry of the first file that has one of that key in its header.
+  std::optional<std::string> metadata(std::string_view key) const;
+
   // SHA-256 (hex, lower case) over the files' bytes in reading order; computed at first call,
   // thread-safe. Empty when a file can no longer be read.
   const std::string& sha256() const;
@@ -46,6 +50,12 @@ class Weights {
   // when two names become one.
   static std::shared_ptr<const Weights> renamed(std::shared_ptr<const Weights> weights,
                                                 std::string (*rename)(std::string_view));
+
+  // Views over the maps of `source` under names and shapes of their own, and tensors whose bytes
+  // are in `made` (which this takes over; the views into it must be of its final buffers).
+  static std::shared_ptr<const Weights> of_views(
+      std::shared_ptr<const Weights> source, std::map<std::string, TensorView, std::less<>> views,
+      std::vector<std::vector<std::byte>> made);
 
   // The variants that the component folder has files of, sorted; "" stands for files without one.
   static std::vector<std::string> variants(const std::filesystem::path& folder);

@@ -10,6 +10,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "base/sha256.h"
 #include "engine/weights/message_text.h"
 #include "engine/weights/safetensors.h"
 #include "engine/weights/safetensors_header.h"
@@ -38,7 +39,24 @@ std::string json_text(std::string_view text, const std::string& where) {
   }
 }
 
-std::string make_header(const std::vector<TensorToWrite>& tensors,
+// Throws for a shape that has no whole number of bytes, or more than there can be.
+std::uint64_t bytes_of(const TensorPlan& tensor, const std::string& where) {
+  std::uint64_t elements = 1;
+  bool fits = true;
+  for (const std::int64_t side : tensor.shape) {
+    fits = fits && side >= 0 &&
+           !__builtin_mul_overflow(elements, static_cast<std::uint64_t>(side), &elements);
+  }
+  fits = fits && elements < (std::uint64_t{1} << 56) && elements * bits(tensor.dtype) % 8 == 0;
+  if (!fits) {
+    throw Failure(
+        ErrorCode::kInvalidArgument,
+        fmt::format("{}: tensor {} has a shape that cannot be", where, quote(tensor.name)));
+  }
+  return elements * bits(tensor.dtype) / 8;
+}
+
+std::string make_header(const std::vector<TensorPlan>& tensors,
                         const std::map<std::string, std::string>& metadata,
                         const std::string& where) {
   std::string header = "{";
@@ -54,12 +72,13 @@ std::string make_header(const std::vector<TensorToWrite>& tensors,
     header += '}';
   }
   std::uint64_t offset = 0;
-  for (const TensorToWrite& tensor : tensors) {
+  for (const TensorPlan& tensor : tensors) {
     separate();
+    const std::uint64_t end = offset + bytes_of(tensor, where);
     header += fmt::format("{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}",
                           json_text(tensor.name, where), name(tensor.dtype),
-                          fmt::join(tensor.shape, ","), offset, offset + tensor.bytes.size());
-    offset += tensor.bytes.size();
+                          fmt::join(tensor.shape, ","), offset, end);
+    offset = end;
   }
   header += '}';
   header.append((8 - header.size() % 8) % 8, ' ');
@@ -125,16 +144,16 @@ class TemporaryFile {
   int descriptor_ = -1;
 };
 
-void write(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
-           const std::map<std::string, std::string>& metadata) {
+WrittenFile write(const std::filesystem::path& path, std::vector<TensorPlan> tensors,
+                  const MakeTensor& make, const std::map<std::string, std::string>& metadata) {
   const std::string where = short_name(path);
-  std::sort(tensors.begin(), tensors.end(), [](const TensorToWrite& a, const TensorToWrite& b) {
+  std::sort(tensors.begin(), tensors.end(), [](const TensorPlan& a, const TensorPlan& b) {
     const std::size_t rank_a = layout_rank(a.dtype), rank_b = layout_rank(b.dtype);
     return rank_a != rank_b ? rank_a > rank_b : a.name < b.name;
   });
   const std::string header = make_header(tensors, metadata, where);
   std::uint64_t size = 0;
-  for (const TensorToWrite& tensor : tensors) size += tensor.bytes.size();
+  for (const TensorPlan& tensor : tensors) size += bytes_of(tensor, where);
   try {
     // The reader's own rules are the best check of what goes out.
     check_header_length(header.size(), 8 + header.size() + size, where);
@@ -147,23 +166,51 @@ void write(const std::filesystem::path& path, std::vector<TensorToWrite> tensors
     length[i] = static_cast<std::byte>(static_cast<std::uint64_t>(header.size()) >> (8 * i));
   }
   TemporaryFile file(path, where);
-  write_all(file.descriptor(), length, where);
-  write_all(file.descriptor(), std::as_bytes(std::span(header)), where);
-  for (const TensorToWrite& tensor : tensors) write_all(file.descriptor(), tensor.bytes, where);
+  Sha256 hash;
+  const auto put = [&](std::span<const std::byte> bytes) {
+    write_all(file.descriptor(), bytes, where);
+    hash.update(bytes);
+  };
+  put(length);
+  put(std::as_bytes(std::span(header)));
+  for (const TensorPlan& tensor : tensors) {
+    const std::span<const std::byte> bytes = make(tensor);
+    if (bytes.size() != bytes_of(tensor, where)) {
+      throw Failure(ErrorCode::kInvalidArgument,
+                    fmt::format("{}: tensor {} of shape [{}] has {} bytes", where,
+                                quote(tensor.name), fmt::join(tensor.shape, ", "), bytes.size()));
+    }
+    put(bytes);
+  }
   file.become(path);
+  return {8 + header.size() + size, to_hex(hash.finish())};
 }
 
 }  // namespace
 
-Result<void> write_safetensors(const std::filesystem::path& path,
-                               std::vector<TensorToWrite> tensors,
-                               const std::map<std::string, std::string>& metadata) {
+Result<WrittenFile> stream_safetensors(const std::filesystem::path& path,
+                                       std::vector<TensorPlan> tensors, const MakeTensor& make,
+                                       const std::map<std::string, std::string>& metadata) {
   try {
-    write(path, std::move(tensors), metadata);
-    return {};
+    return write(path, std::move(tensors), make, metadata);
   } catch (const Failure& failure) {
     return failure.error();
   }
+}
+
+Result<void> write_safetensors(const std::filesystem::path& path,
+                               std::vector<TensorToWrite> tensors,
+                               const std::map<std::string, std::string>& metadata) {
+  std::vector<TensorPlan> plans;
+  std::map<std::string, std::span<const std::byte>> bytes;
+  for (const TensorToWrite& tensor : tensors) {
+    plans.push_back({tensor.name, tensor.dtype, tensor.shape});
+    bytes[tensor.name] = tensor.bytes;
+  }
+  const auto written = stream_safetensors(
+      path, std::move(plans), [&](const TensorPlan& plan) { return bytes.at(plan.name); },
+      metadata);
+  return written.ok() ? Result<void>() : Result<void>(written.error());
 }
 
 }  // namespace limner::engine::weights

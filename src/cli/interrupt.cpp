@@ -1,6 +1,7 @@
-#include <csignal>
+#include "cli/interrupt.h"
 
-#include "cli/engine_module/commands.h"
+#include <atomic>
+#include <csignal>
 
 namespace limner::cli {
 namespace {
@@ -17,15 +18,15 @@ void on_signal(int signal) {
 
 }  // namespace
 
-InterruptGuard::InterruptGuard() {
-  signals_seen = 0;
-  std::signal(SIGINT, on_signal);
-  std::signal(SIGTERM, on_signal);
+InterruptGuard::InterruptGuard()
+    : on_interrupt_(std::signal(SIGINT, on_signal)),
+      on_terminate_(std::signal(SIGTERM, on_signal)) {
+  if (on_interrupt_ != on_signal) signals_seen = 0;
 }
 
 InterruptGuard::~InterruptGuard() {
-  std::signal(SIGINT, SIG_DFL);
-  std::signal(SIGTERM, SIG_DFL);
+  std::signal(SIGINT, on_interrupt_);
+  std::signal(SIGTERM, on_terminate_);
 }
 
 bool InterruptGuard::requested() {
