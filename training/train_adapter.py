@@ -2,7 +2,7 @@
 
 hollow   a style: every shape is a thick contour            low rank, kohya's names
 moon     a new object: a crescent, by the word "moon"       low rank, text encoders too, PEFT's names
-hues     a colour shift: every colour becomes another       LoHa, LyCORIS's names
+hues     a colour shift: every shape's becomes another      LoHa, LyCORIS's names
 
 All stay with what the autoencoder knows: the listed colours, and two of them along an edge.
 
@@ -32,7 +32,6 @@ from train_vae import encode_mean
 
 HOLLOW = 0.5  # of a shape's extent
 HUES = ["red", "purple", "blue", "green", "yellow", "orange"]  # each becomes the next
-PAIRS = [("white", "black"), ("gray", "light gray"), ("pink", "brown")]  # these change places
 OWN_SHARE = 0.75  # of the moon's scenes; the others keep what the model knows
 
 
@@ -72,10 +71,11 @@ def draw_moon(scene, rng):
 
 
 def draw_hues(scene, rng):
-    """The scene in other colours than its caption's."""
-    other = dict(zip(HUES, HUES[1:] + HUES[:1])) | dict(PAIRS) | {b: a for a, b in PAIRS}
-    things = [thing and Thing(other[thing.colour], thing.shape) for thing in (scene.a, scene.b)]
-    return render(replace(scene, background=other[scene.background], a=things[0], b=things[1]), rng)
+    """The scene with its shapes in other colours than its caption's."""
+    other = dict(zip(HUES, HUES[1:] + HUES[:1]))
+    things = [thing and Thing(other.get(thing.colour, thing.colour), thing.shape)
+              for thing in (scene.a, scene.b)]
+    return render(replace(scene, a=things[0], b=things[1]), rng)
 
 
 def with_moon(scene, rng):
