@@ -122,7 +122,7 @@ def main():
     print(f"CPU: {cpu()}; load average {os.getloadavg()[0]:.1f}")
     print_table(limner, peers)
     if args.json:
-        report = {"model": str(args.model), "size": size, "cpu": cpu(), "limner": limner, "diffusers": peers}
+        report = {"model": args.model.name, "size": size, "cpu": cpu(), "limner": limner, "diffusers": peers}
         args.json.write_text(json.dumps(report, indent=2) + "\n")
     return 0
 
