@@ -118,9 +118,8 @@ TEST(Render, EveryFormatIsWhatItsFirstBytesSay) {
     RenditionOptions options = with_thumbnails({32}, format);
     options.picture.format = format;
     const auto made = render(gradient(64, 48), options);
-    if (!made && made.error().code == ErrorCode::kUnsupported) {
-      GTEST_SKIP() << made.error().message;
-    }
+    // A build without libvips writes PNG alone, and says so.
+    if (!made && made.error().code == ErrorCode::kUnsupported && format != Format::kPng) continue;
     ASSERT_TRUE(made.ok()) << made.error().message;
     for (const Rendition* rendition : {&made->picture, &made->thumbnails[0]}) {
       const auto& bytes = rendition->bytes;
