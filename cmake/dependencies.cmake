@@ -43,6 +43,8 @@ if(PkgConfig_FOUND)
   pkg_check_modules(VIPS IMPORTED_TARGET vips-cpp)
   pkg_check_modules(ICU IMPORTED_TARGET icu-uc)
   pkg_check_modules(CURL IMPORTED_TARGET libcurl>=7.85)
+  pkg_check_modules(TOML IMPORTED_TARGET tomlplusplus)
+  pkg_check_modules(PROMETHEUS IMPORTED_TARGET prometheus-cpp-core)
 endif()
 find_package(OpenSSL 3)
 

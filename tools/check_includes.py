@@ -31,7 +31,7 @@ ALLOWED = {
     "queue/simulation": {"base", "contract", "queue"},
     "worker": {"base", "contract", "image", "platform", "prompt", "engine", "engine/weights", "engine/lora", "queue",
                "delivery"},
-    "gateway/http": {"base", "contract", "platform"},
+    "gateway/http": {"base", "contract", "platform", "delivery"},
     "gateway": {"base", "contract", "image", "platform", "prompt", "queue", "delivery", "gateway/http"},
     "cli": {"base", "contract", "image", "platform", "queue", "queue/simulation", "engine/weights", "engine/lora"},
     "cli/engine_module": {"base", "contract", "image", "platform", "prompt", "cli", "queue", "delivery", "worker",

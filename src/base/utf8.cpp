@@ -64,6 +64,11 @@ Result<std::vector<Character>> decode_utf8(std::string_view text) {
   return characters;
 }
 
+std::size_t utf8_length(std::string_view text) {
+  char32_t code = 0;
+  return read_code_point(text, 0, code);
+}
+
 void append_utf8(char32_t code, std::string& text) {
   const auto tail = [&](int shift) {
     text.push_back(static_cast<char>(0x80 | ((code >> shift) & 0x3F)));

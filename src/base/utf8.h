@@ -22,6 +22,10 @@ struct Character {
 // overlong forms and code points above 10FFFF are not).
 Result<std::vector<Character>> decode_utf8(std::string_view text);
 
+// Bytes (1 to 4) of the character that `text`, which is not empty, begins with; 0 when it is
+// broken.
+std::size_t utf8_length(std::string_view text);
+
 // Appends the 1 to 4 bytes of `code`, which must be a code point that decode_utf8 can return.
 void append_utf8(char32_t code, std::string& text);
 

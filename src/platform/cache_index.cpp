@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "platform/atomic_file.h"
+#include "base/atomic_file.h"
 
 namespace limner::platform {
 namespace {

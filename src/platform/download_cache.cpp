@@ -7,9 +7,9 @@
 #include <span>
 #include <thread>
 
+#include "base/file_hash.h"
 #include "base/sha256.h"
 #include "platform/cache_index.h"
-#include "platform/file_hash.h"
 #include "platform/http/url.h"
 
 namespace limner::platform {
@@ -75,7 +75,7 @@ CachedFile get_or_throw(const DownloadCache::Options& options, http::DownloadReq
     }
   }
   // Outside the index's lock: hashing a large file takes seconds.
-  if (there && known.empty()) known = file_sha256(request.file);
+  if (there && known.empty()) known = file_sha256(request.file).value_or_throw();
   const bool hit = there && (request.sha256.empty() || known == lower_hex(request.sha256));
   http::Downloaded done{.file = request.file, .bytes = 0, .sha256 = known, .etag = {}};
   if (!hit) {

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "platform/file_hash.h"
+#include "base/file_hash.h"
 #include "platform/http/attempt.h"
 #include "platform/http/content.h"
 
@@ -42,7 +42,7 @@ void check_request(const DownloadRequest& request) {
 // A file that an earlier call brought needs no connection.
 std::optional<Downloaded> already_there(const DownloadRequest& request, const Tries& tries) {
   if (request.sha256.empty() || !fs::is_regular_file(request.file)) return std::nullopt;
-  const std::string hash = file_sha256(request.file, [&] { tries.check(); });
+  const std::string hash = file_sha256(request.file, [&] { tries.check(); }).value_or_throw();
   if (hash != lower_hex(request.sha256)) return std::nullopt;
   return Downloaded{request.file, fs::file_size(request.file), hash, ""};
 }
@@ -53,7 +53,8 @@ Downloaded verify(const DownloadRequest& request, const Url& url, PartFile& part
                   const Tries& tries, bool pieced_together) {
   try {
     check_file(part.path(), request.content, url.shown());
-    Downloaded done{request.file, part.done(), file_sha256(part.path(), [&] { tries.check(); }),
+    Downloaded done{request.file, part.done(),
+                    file_sha256(part.path(), [&] { tries.check(); }).value_or_throw(),
                     part.identity().etag};
     if (!request.sha256.empty() && done.sha256 != lower_hex(request.sha256)) {
       throw Failure(ErrorCode::kInvalidModel,

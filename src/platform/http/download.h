@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "platform/http/address.h"
+#include "platform/http/name_lookup.h"
 
 namespace limner::platform::http {
 
@@ -26,8 +27,11 @@ struct HostHeader {
 // Whom a download may reach, and how patient it is.
 struct NetworkRules {
   // Reached although not public, on any port; plain http only there (LIMNER_EGRESS_ALLOW). All
-  // others: https on port 443 or 8443 of a public address, checked for every connection and hop.
+  // others: https on port 443 or 8443 of a public address, checked for every connection and hop. A
+  // name is looked up once a hop. All its addresses must pass, and only these are connected to; of
+  // a name that has allowed addresses, only those.
   std::vector<AddressRange> allow{};
+  LookUp look_up = system_look_up;
   std::filesystem::path ca_file{};  // certificates to trust instead of the system's
   std::vector<HostHeader> headers{};
   int redirects = 5;

@@ -13,8 +13,8 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "base/atomic_file.h"
 #include "base/sha256.h"
-#include "platform/atomic_file.h"
 
 namespace limner::platform::http {
 namespace {

@@ -47,9 +47,10 @@ struct Send {
   std::span<const std::byte> body{};  // not of a GET or HEAD; must outlive the transfer
 };
 
-// One hop each: redirects are answers like any other. Every connection's address is held against
-// the rules at the moment its socket is made, so a name that changes its address gains nothing.
-// Environment variables for proxies and .netrc are not looked at. Used by one thread.
+// One hop each: redirects are answers like any other. A name is looked up once; all its addresses
+// are held against the rules before the first connection, and each again when its socket is made,
+// so a name that changes its address gains nothing. Environment variables for proxies and .netrc
+// are not looked at. Used by one thread.
 class Transfers {
  public:
   // Keeps a reference to `rules`. Throws Failure(kUnsupported) in a build without libcurl.

@@ -3,12 +3,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <exception>
 #include <list>
+#include <optional>
 
 #include "platform/http/curl_library.h"
+#include "platform/http/name_lookup.h"
 #include "platform/http/transfers.h"
 
 namespace limner::platform::http {
@@ -30,14 +33,15 @@ using Easy = std::unique_ptr<CURL, EasyCleanup>;
 using Multi = std::unique_ptr<CURLM, MultiCleanup>;
 using List = std::unique_ptr<curl_slist, ListCleanup>;
 
+bool is_allowed(const NetworkRules& rules, const IpAddress& address) {
+  return std::any_of(rules.allow.begin(), rules.allow.end(),
+                     [&](const AddressRange& range) { return range.contains(address); });
+}
+
 // Why no socket is made to `address`, "" when one may be.
-std::string refusal(const NetworkRules& rules, const Url& url, const sockaddr& address) {
-  const auto ip = from_socket(address);
-  if (!ip) return "is not an internet address";
-  for (const AddressRange& range : rules.allow) {
-    if (range.contains(*ip)) return "";
-  }
-  if (const auto special = special_use(*ip); !special.empty()) {
+std::string refusal(const NetworkRules& rules, const Url& url, const IpAddress& address) {
+  if (is_allowed(rules, address)) return "";
+  if (const auto special = special_use(address); !special.empty()) {
     return fmt::format(
         "is {}, which downloads may not reach (LIMNER_EGRESS_ALLOW lists exceptions)", special);
   }
@@ -53,6 +57,9 @@ std::string refusal(const NetworkRules& rules, const Url& url, const sockaddr& a
 struct Transfer {
   Easy easy;
   List header_lines;
+  List addresses;                    // of the host, for curl: those that were looked up
+  std::optional<NameLookup> lookup;  // under way: curl does not know of this transfer yet
+  std::chrono::steady_clock::time_point lookup_end{};
   const NetworkRules* rules = nullptr;
   Receiver* receiver = nullptr;
   Response response{};
@@ -63,7 +70,8 @@ struct Transfer {
   std::array<char, CURL_ERROR_SIZE> message{};
 
   curl_socket_t open_socket(const curl_sockaddr& address) {
-    refused = refusal(*rules, response.url, address.addr);
+    const auto ip = from_socket(address.addr);
+    refused = ip ? refusal(*rules, response.url, *ip) : "is not an internet address";
     if (!refused.empty()) return CURL_SOCKET_BAD;
     return socket(address.family, address.socktype | SOCK_CLOEXEC, address.protocol);
   }
@@ -191,16 +199,20 @@ void set_method(Transfer& transfer, const Send& send) {
   set(easy, CURLOPT_CUSTOMREQUEST, send.method.c_str());
 }
 
+std::string where(const Transfer& transfer) {
+  return "[download] " + transfer.response.url.shown();
+}
+
+Error refused_address(const Transfer& transfer) {
+  return {ErrorCode::kPermissionDenied, fmt::format("{}: the address of {} {}", where(transfer),
+                                                    transfer.response.url.host, transfer.refused)};
+}
+
 Error error_of(const Transfer& transfer, CURLcode code) {
-  const std::string where = "[download] " + transfer.response.url.shown();
-  if (!transfer.refused.empty() && code == CURLE_COULDNT_CONNECT) {
-    return {ErrorCode::kPermissionDenied,
-            fmt::format("{}: the address of {} {}", where, transfer.response.url.host,
-                        transfer.refused)};
-  }
+  if (!transfer.refused.empty() && code == CURLE_COULDNT_CONNECT) return refused_address(transfer);
   const std::string detail =
       transfer.message[0] != '\0' ? transfer.message.data() : curl().easy_strerror(code);
-  const std::string message = fmt::format("{}: {}", where, detail);
+  const std::string message = fmt::format("{}: {}", where(transfer), detail);
   switch (code) {
     case CURLE_OPERATION_TIMEDOUT:
       return {ErrorCode::kDeadlineExceeded, message, true};
@@ -215,7 +227,7 @@ Error error_of(const Transfer& transfer, CURLcode code) {
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_ISSUER_ERROR:
       return {ErrorCode::kPermissionDenied,
-              fmt::format("{}: its certificate is not trusted: {}", where, detail)};
+              fmt::format("{}: its certificate is not trusted: {}", where(transfer), detail)};
     case CURLE_SSL_CACERT_BADFILE:
       return {ErrorCode::kIo, message};
     case CURLE_OUT_OF_MEMORY:
@@ -231,6 +243,44 @@ std::exception_ptr failure_of(const Transfer& transfer, CURLcode code) {
   return std::make_exception_ptr(Failure(error_of(transfer, code)));
 }
 
+List appended(List list, const std::string& line) {
+  curl_slist* longer = curl().slist_append(list.get(), line.c_str());
+  LIMNER_CHECK(longer != nullptr, "curl_slist_append failed");
+  static_cast<void>(list.release());
+  return List(longer);
+}
+
+bool is_address(const std::string& host) {
+  return host.starts_with('[') || parse_address(host).has_value();
+}
+
+// What the name's addresses are is settled here, for all of them and before any socket; curl does
+// not look again. Throws Failure.
+void settle_addresses(Transfer& transfer, const Result<std::vector<IpAddress>>& found) {
+  if (!found.ok()) {
+    Error error = found.error();
+    error.message = where(transfer) + ": " + error.message;
+    throw Failure(std::move(error));
+  }
+  const NetworkRules& rules = *transfer.rules;
+  const Url& url = transfer.response.url;
+  // "localhost" may be ::1 as well where 127.0.0.1 alone is allowed.
+  const bool only_allowed =
+      std::any_of(found->begin(), found->end(),
+                  [&](const IpAddress& address) { return is_allowed(rules, address); });
+  std::string list;
+  for (const IpAddress& address : *found) {
+    if (only_allowed && !is_allowed(rules, address)) continue;
+    transfer.refused = refusal(rules, url, address);
+    if (!transfer.refused.empty()) throw Failure(refused_address(transfer));
+    const std::string text = to_string(address);
+    if (!list.empty()) list += ',';
+    list += address.v4 ? text : fmt::format("[{}]", text);
+  }
+  transfer.addresses = appended({}, fmt::format("{}:{}:{}", url.host, url.port, list));
+  set(transfer.easy.get(), CURLOPT_RESOLVE, transfer.addresses.get());
+}
+
 }  // namespace
 
 struct Transfers::State {
@@ -241,6 +291,35 @@ struct Transfers::State {
   void remove(std::list<Transfer>::iterator transfer) {
     curl().multi_remove_handle(multi.get(), transfer->easy.get());
     running.erase(transfer);
+  }
+
+  void add(Transfer& transfer) {
+    const CURLMcode code = curl().multi_add_handle(multi.get(), transfer.easy.get());
+    LIMNER_CHECK(code == CURLM_OK, curl().multi_strerror(code));
+  }
+
+  // Hands transfers whose names are known to curl. Whether some are still waiting.
+  bool take_names(std::vector<Outcome>& outcomes) {
+    bool waiting = false;
+    for (auto it = running.begin(); it != running.end();) {
+      const auto transfer = it++;
+      if (!transfer->lookup) continue;
+      try {
+        if (!transfer->lookup->ready()) {
+          waiting = true;
+          if (std::chrono::steady_clock::now() < transfer->lookup_end) continue;
+          throw Failure({ErrorCode::kDeadlineExceeded,
+                         where(*transfer) + ": looking up the address took too long", true});
+        }
+        settle_addresses(*transfer, transfer->lookup->take());
+        transfer->lookup.reset();
+        add(*transfer);
+      } catch (const Failure&) {
+        outcomes.push_back({transfer->receiver, std::current_exception()});
+        running.erase(transfer);
+      }
+    }
+    return waiting;
   }
 };
 
@@ -259,19 +338,19 @@ void Transfers::start(const Url& url, const std::vector<std::string>& headers, R
   try {
     transfer.easy.reset(curl().easy_init());
     LIMNER_CHECK(transfer.easy != nullptr, "curl_easy_init failed");
-    for (const std::string& line : headers) {
-      curl_slist* longer = curl().slist_append(transfer.header_lines.get(), line.c_str());
-      LIMNER_CHECK(longer != nullptr, "curl_slist_append failed");
-      static_cast<void>(transfer.header_lines.release());
-      transfer.header_lines.reset(longer);
-    }
+    for (const std::string& line : headers)
+      transfer.header_lines = appended(std::move(transfer.header_lines), line);
     transfer.rules = &state_->rules;
     transfer.receiver = &receiver;
     transfer.response.url = url;
     set_options(transfer);
     set_method(transfer, send);
-    const CURLMcode code = curl().multi_add_handle(state_->multi.get(), transfer.easy.get());
-    LIMNER_CHECK(code == CURLM_OK, curl().multi_strerror(code));
+    if (is_address(url.host)) {
+      state_->add(transfer);
+    } else {
+      transfer.lookup.emplace(state_->rules.look_up, url.host);
+      transfer.lookup_end = std::chrono::steady_clock::now() + state_->rules.connect_timeout;
+    }
   } catch (...) {
     state_->running.pop_back();
     throw;
@@ -290,6 +369,7 @@ std::vector<Outcome> Transfers::run(std::chrono::milliseconds wait) {
   const auto end = std::chrono::steady_clock::now() + wait;
   std::vector<Outcome> outcomes;
   while (true) {
+    const bool waiting = state_->take_names(outcomes);
     int still_running = 0;
     const CURLMcode code = curl().multi_perform(state_->multi.get(), &still_running);
     LIMNER_CHECK(code == CURLM_OK, curl().multi_strerror(code));
@@ -307,7 +387,9 @@ std::vector<Outcome> Transfers::run(std::chrono::milliseconds wait) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
         end - std::chrono::steady_clock::now());
     if (!outcomes.empty() || left.count() <= 0) return outcomes;
-    curl().multi_poll(state_->multi.get(), nullptr, 0, static_cast<int>(left.count()), nullptr);
+    // No socket tells of a look-up's end.
+    const auto poll = waiting ? std::min<long>(left.count(), 5) : left.count();
+    curl().multi_poll(state_->multi.get(), nullptr, 0, static_cast<int>(poll), nullptr);
   }
 }
 

@@ -32,9 +32,13 @@ std::string lower(std::string_view text) {
   return low;
 }
 
+void check_length(std::string_view text) {
+  if (text.size() > kMaxBytes) refuse(fmt::format("is longer than {} bytes", kMaxBytes));
+}
+
 void check_characters(std::string_view text) {
   if (text.empty()) refuse("is empty");
-  if (text.size() > kMaxBytes) refuse(fmt::format("is longer than {} bytes", kMaxBytes));
+  check_length(text);
   for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
     if (byte < 0x20 || byte == 0x7f) refuse("holds a control character");
@@ -152,6 +156,7 @@ Url parse(std::string_view text) {
   url.port = url.https ? 443 : 80;
   parse_authority(rest.substr(0, path), url);
   url.target = path == std::string_view::npos ? "/" : encode_target(rest.substr(path));
+  check_length(url.text());  // %XX is longer than what it stands for
   return url;
 }
 
@@ -193,6 +198,7 @@ Url resolve_or_throw(const Url& base, std::string_view location) {
   }
   Url url = base;
   url.target = encode_target(merged);
+  check_length(url.text());
   return url;
 }
 

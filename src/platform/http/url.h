@@ -25,7 +25,8 @@ struct Url {
 // other schemes, a user or password before the host, numbers that other programs take for IPv4
 // addresses (decimal, octal, hexadecimal, short), a trailing dot, names outside ASCII (want xn--),
 // percent signs and other odd characters in the host, control characters and backslashes anywhere,
-// more than 8192 bytes. Spaces and bytes above 7F in path and query become %XX.
+// more than 8192 bytes, as given or as requested. Spaces and bytes above 7F in path and query
+// become %XX.
 Result<Url> parse_url(std::string_view text);
 
 // A Location header's value seen from `base` (RFC 3986, section 5.2). Errors as parse_url.

@@ -71,7 +71,8 @@ TEST(Url, WhatAnAttackerWouldWriteIsRefused) {
         std::string("https://[fe80::1%25eth0]/"), std::string("https://[127.0.0.1]/"),
         std::string("https://[]/"), std::string("https://[::1]:x/"),
         "https://" + std::string(64, 'a') + ".example/",
-        "https://example.com/" + std::string(9000, 'a')}) {
+        "https://example.com/" + std::string(9000, 'a'),
+        "https://example.com/" + std::string(8000, ' ')}) {
     EXPECT_FALSE(parse_url(text).ok()) << text.substr(0, 80);
   }
 }

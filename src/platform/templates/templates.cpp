@@ -10,8 +10,8 @@
 #include <iterator>
 #include <set>
 
+#include "base/json.h"
 #include "base/suggest.h"
-#include "platform/templates/located_json.h"
 
 namespace limner::platform {
 namespace {
@@ -19,6 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
+constexpr JsonLimits kLimits{.bytes = 4u << 20, .depth = 32, .values = 100'000};
 constexpr std::size_t kMostShown = 10;
 constexpr std::size_t kMostTemplates = 1000;
 constexpr std::size_t kMostLoras = 64;
@@ -50,14 +51,13 @@ std::string filename_of(const std::string& url) {
 // Reads the located JSON and remembers every mistake.
 class Reader {
  public:
-  Reader(const LocatedJson& source, std::vector<Mistake>& mistakes)
-      : source_(source), mistakes_(mistakes) {}
+  Reader(const json& root, const JsonLines& lines, std::vector<Mistake>& mistakes)
+      : root_(root), lines_(lines), mistakes_(mistakes) {}
 
   void read(Templates& out) {
-    const json& root = source_.value;
-    if (!object(root, "", {"$schema", "templates", "default_template"})) return;
-    if (!root.contains("templates")) return mistake("", "wants an object \"templates\"");
-    const json& list = root["templates"];
+    if (!object(root_, "", {"$schema", "templates", "default_template"})) return;
+    if (!root_.contains("templates")) return mistake("", "wants an object \"templates\"");
+    const json& list = root_["templates"];
     if (!list.is_object()) return mistake("/templates", "\"templates\" wants an object");
     if (list.size() > kMostTemplates)
       return mistake("/templates", fmt::format("more than {} templates", kMostTemplates));
@@ -66,7 +66,7 @@ class Reader {
       if (!is_name(key)) mistake(at, "a template's key wants letters, digits and ._- only");
       out.by_key[key] = read_template(key, value, at);
     }
-    out.default_template = text(root, "", "default_template", false);
+    out.default_template = text(root_, "", "default_template", false);
     if (!out.default_template.empty() && !out.by_key.contains(out.default_template)) {
       mistake("/default_template",
               fmt::format("there is no template \"{}\"{}", shown(out.default_template),
@@ -156,7 +156,7 @@ class Reader {
       const auto [found, is_new] = known.emplace(name, std::pair{what, at});
       if (!is_new && found->second.first != what) {
         mistake(at, fmt::format("\"{}\" {} is also that of line {}, for something else", field,
-                                shown(name), source_.line_of(found->second.second)));
+                                shown(name), lines_.line_of(found->second.second)));
       }
     };
     for (const auto& [key, made] : all.by_key) {
@@ -265,7 +265,7 @@ class Reader {
     std::string where = at;
     std::replace(where.begin(), where.end(), '/', '.');
     if (!where.empty()) where = shown(where.substr(1)) + ": ";
-    mistakes_.push_back({source_.line_of(at), where + std::move(what)});
+    mistakes_.push_back({lines_.line_of(at), where + std::move(what)});
   }
 
   static std::string shown(const std::string& text) {
@@ -282,7 +282,8 @@ class Reader {
     return list;
   }
 
-  const LocatedJson& source_;
+  const json& root_;
+  const JsonLines& lines_;
   std::vector<Mistake>& mistakes_;
 };
 
@@ -334,13 +335,14 @@ std::vector<TemplateLora> Templates::unique_loras() const {
 }
 
 Result<Templates> parse_templates(std::string_view text, const fs::path& file) {
-  auto source = parse_located_json(text);
-  if (!source.ok())
-    return Error{ErrorCode::kInvalidArgument, file.string() + ": " + source.error().message};
+  JsonLines lines;
+  const auto root = parse_json(text, kLimits, &lines);
+  if (!root.ok())
+    return Error{ErrorCode::kInvalidArgument, file.string() + ": " + root.error().message};
   Templates out;
   out.file = file;
   std::vector<Mistake> mistakes;
-  Reader(*source, mistakes).read(out);
+  Reader(*root, lines, mistakes).read(out);
   if (!mistakes.empty()) return all_of(std::move(mistakes), file);
   return out;
 }

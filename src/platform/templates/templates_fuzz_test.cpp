@@ -4,26 +4,30 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <cmath>
-#include <cstdlib>
 #include <iterator>
 #include <random>
 #include <string>
 
+#include "base/fuzzing.h"
 #include "platform/templates/templates.h"
 
 namespace limner::platform {
 namespace {
 
-double setting(const char* name, double fallback) {
-  const char* text = std::getenv(name);
-  return text ? std::atof(text) : fallback;
-}
-
 class Generator {
  public:
   explicit Generator(std::uint64_t seed) : random_(seed) {}
+
+  static constexpr const char* kPieces[] = {"[",  "{",     "\n", "\"", "0",
+                                            "-1", "1e400", ",",  "]",  "}"};
+
+  // One of the corpus with wounds.
+  std::string damaged(const std::vector<std::pair<std::filesystem::path, std::string>>& corpus) {
+    std::string text = corpus[below(corpus.size())].second;
+    for (std::uint64_t n = 1 + below(3); n > 0; --n) fuzzing::damage(text, random_, kPieces);
+    return text;
+  }
 
   std::string document() {
     std::string text = "{\n\"templates\": {\n";
@@ -33,7 +37,7 @@ class Generator {
     text += "\n}";
     if (below(2) == 0) text += fmt::format(",\n\"default_template\": \"t{}\"", below(4));
     text += "\n}\n";
-    for (std::uint64_t n = below(4); n > 0; --n) damage(text);
+    for (std::uint64_t n = below(4); n > 0; --n) fuzzing::damage(text, random_, kPieces);
     return text;
   }
 
@@ -84,31 +88,6 @@ class Generator {
     return text;
   }
 
-  void damage(std::string& text) {
-    if (text.empty()) return;
-    const std::size_t at = below(text.size());
-    switch (below(6)) {
-      case 0:
-        text.erase(at, 1 + below(9));
-        return;
-      case 1:
-        text[at] = static_cast<char>(below(256));
-        return;
-      case 2:
-        text.resize(at);
-        return;
-      case 3:
-        text.insert(at, text.substr(below(text.size()), below(40)));
-        return;
-      case 4:
-        text.insert(at, std::string(below(60), "[{\n\""[below(4)]));
-        return;
-      default:
-        text.insert(at, number());
-        return;
-    }
-  }
-
   std::mt19937_64 random_;
 };
 
@@ -138,16 +117,20 @@ void check(const std::string& text) {
   }
 }
 
-TEST(TemplatesFuzz, DamagedDocumentsAreReadOrRefused) {
-  const auto begin = std::chrono::steady_clock::now();
-  const double seconds = setting("LIMNER_FUZZ_SECONDS", 0);
-  auto seed = static_cast<std::uint64_t>(setting("LIMNER_FUZZ_SEED", 1));
-  for (int i = 0; i < 4000 ||
-                  std::chrono::steady_clock::now() - begin < std::chrono::duration<double>(seconds);
-       ++i, ++seed) {
-    check(Generator(seed).document());
-    if (HasFailure()) FAIL() << "seed " << seed;
+TEST(TemplatesFuzz, TheKeptCorpusIsReadOrRefused) {
+  for (const auto& [file, text] : fuzzing::corpus("templates")) {
+    SCOPED_TRACE(file);
+    check(text);
   }
+}
+
+TEST(TemplatesFuzz, DamagedDocumentsAreReadOrRefused) {
+  const auto corpus = fuzzing::corpus("templates");
+  fuzzing::run(1, [&](std::uint64_t seed) {
+    Generator generator(seed);
+    check(generator.document());
+    check(generator.damaged(corpus));
+  });
 }
 
 }  // namespace

@@ -8,7 +8,6 @@
 #include <string>
 #include <thread>
 
-#include "platform/templates/located_json.h"
 #include "platform/templates/template_store.h"
 
 namespace limner::platform {
@@ -139,17 +138,6 @@ TEST(Templates, RefusesBrokenDocuments) {
   EXPECT_NE(error_of(std::string("{\"templates\": {}}\0", 18)), "");
   EXPECT_NE(error_of(std::string(100, '[')), "");
   EXPECT_EQ(error_of("{\"templates\": {}}"), "");
-}
-
-TEST(LocatedJson, KnowsTheLineOfEveryValue) {
-  const auto read = parse_located_json("{\n\"a\": [\n1,\n2\n],\n\"b/c\":\n3\n}");
-  ASSERT_TRUE(read.ok());
-  EXPECT_EQ(read->line_of(""), 1u);
-  EXPECT_EQ(read->line_of("/a"), 2u);
-  EXPECT_EQ(read->line_of("/a/0"), 3u);
-  EXPECT_EQ(read->line_of("/a/1"), 4u);
-  EXPECT_EQ(read->line_of("/b~1c"), 6u);
-  EXPECT_EQ(read->line_of("/a/7/x"), 2u);
 }
 
 class Store : public testing::Test {

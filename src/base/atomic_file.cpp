@@ -1,4 +1,4 @@
-#include "platform/atomic_file.h"
+#include "base/atomic_file.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -8,7 +8,7 @@
 #include <cstdio>
 #include <cstring>
 
-namespace limner::platform {
+namespace limner {
 namespace {
 
 namespace fs = std::filesystem;
@@ -54,4 +54,4 @@ void sync_folder(const fs::path& folder) {
   close(descriptor);
 }
 
-}  // namespace limner::platform
+}  // namespace limner

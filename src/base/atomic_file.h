@@ -6,9 +6,9 @@
 
 #include "base/error.h"
 
-namespace limner::platform {
+namespace limner {
 
-// Writes PATH.new, flushes it and renames it over `path`. One writer at a time (hold a FileLock).
+// Writes PATH.new, flushes it and renames it over `path`. One writer at a time.
 // Throws Failure(kIo).
 void write_atomically(const std::filesystem::path& path, std::string_view text);
 
@@ -16,4 +16,4 @@ void write_atomically(const std::filesystem::path& path, std::string_view text);
 // can.
 void sync_folder(const std::filesystem::path& folder);
 
-}  // namespace limner::platform
+}  // namespace limner

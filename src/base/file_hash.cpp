@@ -1,4 +1,4 @@
-#include "platform/file_hash.h"
+#include "base/file_hash.h"
 
 #include <fmt/format.h>
 
@@ -8,9 +8,7 @@
 #include <memory>
 #include <vector>
 
-#include "base/sha256.h"
-
-namespace limner::platform {
+namespace limner {
 namespace {
 
 constexpr std::size_t kReadBytes = std::size_t{1} << 20;
@@ -21,9 +19,9 @@ struct Close {
 
 }  // namespace
 
-std::string file_sha256(const std::filesystem::path& file, const std::function<void()>& between) {
+Result<void> hash_file(const std::filesystem::path& file, Sha256& hash,
+                       const std::function<void()>& between) {
   const std::unique_ptr<std::FILE, Close> in(std::fopen(file.c_str(), "rbe"));
-  Sha256 hash;
   std::vector<std::byte> buffer(kReadBytes);
   while (in != nullptr) {
     between();
@@ -31,10 +29,18 @@ std::string file_sha256(const std::filesystem::path& file, const std::function<v
     hash.update(std::span(buffer).first(got));
     if (got == buffer.size()) continue;
     if (std::ferror(in.get()) != 0) break;
-    return to_hex(hash.finish());
+    return {};
   }
-  throw Failure(ErrorCode::kIo,
-                fmt::format("cannot read {}: {}", file.string(), std::strerror(errno)));
+  return Error{ErrorCode::kIo,
+               fmt::format("cannot read {}: {}", file.string(), std::strerror(errno))};
 }
 
-}  // namespace limner::platform
+Result<std::string> file_sha256(const std::filesystem::path& file,
+                                const std::function<void()>& between) {
+  Sha256 hash;
+  const auto read = hash_file(file, hash, between);
+  if (!read.ok()) return read.error();
+  return to_hex(hash.finish());
+}
+
+}  // namespace limner
