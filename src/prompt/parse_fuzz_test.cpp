@@ -5,10 +5,10 @@
 
 #include <chrono>
 #include <cmath>
-#include <cstdlib>
 #include <random>
 #include <set>
 
+#include "base/fuzzing.h"
 #include "base/utf8.h"
 #include "prompt/negative_section.h"
 #include "prompt/parsed_prompt.h"
@@ -17,11 +17,6 @@ namespace limner::prompt {
 namespace {
 
 using contract::PromptSyntax;
-
-double setting(const char* name, double fallback) {
-  const char* text = std::getenv(name);
-  return text ? std::atof(text) : fallback;
-}
 
 class Generator {
  public:
@@ -149,39 +144,53 @@ void check(const ParsedPrompt& prompt, std::int64_t steps) {
   }
 }
 
-TEST(PromptFuzz, NoTextCrashesAParser) {
-  const double seconds = setting("LIMNER_FUZZ_SECONDS", 1);
-  Generator generator(static_cast<std::uint64_t>(setting("LIMNER_FUZZ_SEED", 1)));
-  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
-  std::uint64_t accepted = 0, refused = 0;
-  while (std::chrono::steady_clock::now() < end) {
-    for (int i = 0; i < 50; ++i) {
-      const std::string text = generator.prompt();
-      const std::int64_t steps = 1 + static_cast<std::int64_t>(generator.below(30));
-      for (const PromptSyntax syntax :
-           {PromptSyntax::kA1111, PromptSyntax::kCompel, PromptSyntax::kPlain}) {
-        const auto prompt =
-            parse(text, {.syntax = syntax, .steps = steps, .negative = generator.below(2) == 0});
-        if (prompt.ok()) {
-          check(*prompt, steps);
-          ++accepted;
-        } else {
-          ASSERT_EQ(prompt.error().code, ErrorCode::kInvalidArgument);
-          ASSERT_FALSE(prompt.error().message.empty());
-          ASSERT_LT(prompt.error().message.size(), 500u);
-          ++refused;
-        }
-        if (HasFatalFailure()) FAIL() << text;
-      }
-      const PromptPair pair = extract_negative(text, "");
-      ASSERT_LE(pair.prompt.size() + pair.negative.size(), text.size() + 2 * text.size());
+// Reads one text in every syntax; says how many took it.
+int read_everywhere(const std::string& text, std::int64_t steps, bool negative) {
+  int accepted = 0;
+  for (const PromptSyntax syntax :
+       {PromptSyntax::kA1111, PromptSyntax::kCompel, PromptSyntax::kPlain}) {
+    const auto prompt = parse(text, {.syntax = syntax, .steps = steps, .negative = negative});
+    if (prompt.ok()) {
+      check(*prompt, steps);
+      ++accepted;
+    } else {
+      EXPECT_EQ(prompt.error().code, ErrorCode::kInvalidArgument);
+      EXPECT_FALSE(prompt.error().message.empty());
+      EXPECT_LT(prompt.error().message.size(), 500u);
     }
   }
-  std::printf("%llu prompts, %llu accepted\n", static_cast<unsigned long long>(accepted + refused),
-              static_cast<unsigned long long>(accepted));
+  const PromptPair pair = extract_negative(text, "");
+  EXPECT_LE(pair.prompt.size() + pair.negative.size(), text.size() + 2 * text.size());
+  return accepted;
+}
+
+TEST(PromptFuzz, TheKeptCorpusIsReadOrRefused) {
+  for (const auto& [file, text] : fuzzing::corpus("prompt")) {
+    SCOPED_TRACE(file);
+    read_everywhere(text, 20, false);
+  }
+}
+
+TEST(PromptFuzz, NoTextCrashesAParser) {
+  const auto corpus = fuzzing::corpus("prompt");
+  static constexpr const char* kPieces[] = {"(",      ")",     "[",      "]",    ":",     "|",
+                                            "\\",     "\"",    "<lora:", "AND",  "BREAK", "+",
+                                            ".and()", "1e999", "\xff",   "--no "};
+  std::uint64_t accepted = 0;
+  const std::uint64_t runs = fuzzing::run(1, [&](std::uint64_t seed) {
+    Generator generator(seed);
+    std::mt19937_64 random(seed);
+    std::string text = generator.prompt();
+    if (random() % 4 == 0) {
+      text = corpus[random() % corpus.size()].second;
+      for (std::uint64_t n = random() % 5; n > 0; --n) fuzzing::damage(text, random, kPieces);
+    }
+    accepted += static_cast<std::uint64_t>(read_everywhere(
+        text, 1 + static_cast<std::int64_t>(generator.below(30)), generator.below(2) == 0));
+  });
   // Both sides must be reached, or the generator tests nothing.
-  EXPECT_GT(accepted, (accepted + refused) / 20);
-  EXPECT_GT(refused, (accepted + refused) / 20);
+  EXPECT_GT(accepted, runs * 3 / 20);
+  EXPECT_LT(accepted, runs * 3 * 19 / 20);
 }
 
 // The slowest texts for each parser stay quick: nothing is worse than a product of text and depth.

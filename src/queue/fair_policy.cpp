@@ -147,11 +147,12 @@ std::vector<std::string> policy_names() {
   return {"fair", "random"};
 }
 
-Result<std::unique_ptr<Policy>> make_policy(std::string_view name, std::uint64_t random_seed) {
-  if (name == "fair") return std::unique_ptr<Policy>(std::make_unique<FairPolicy>());
+Result<std::unique_ptr<Policy>> make_policy(std::string_view name, std::uint64_t random_seed,
+                                            const TierRules& rules) {
+  if (name == "fair") return std::unique_ptr<Policy>(std::make_unique<FairPolicy>(rules));
   if (name == "random") {
     return std::unique_ptr<Policy>(
-        std::make_unique<FairPolicy>(TierRules{}, TierChoice::kRandom, random_seed));
+        std::make_unique<FairPolicy>(rules, TierChoice::kRandom, random_seed));
   }
   const std::vector<std::string> names = policy_names();
   return Error{ErrorCode::kInvalidArgument,

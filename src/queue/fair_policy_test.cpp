@@ -192,6 +192,25 @@ TEST(FairPolicy, GivesOutEveryJobOnceWhateverHappens) {
   }
 }
 
+TEST(MakePolicy, TakesTheRulesOfTiers) {
+  TierRules rules;
+  rules.weights = {1.0, 1.0, 8.0};
+  rules.relax_weight_when_quiet = 8.0;
+  rules.reserved = 0.0;
+  for (const std::string& name : policy_names()) {
+    auto policy = make_policy(name, 1, rules).value();
+    for (std::int64_t i = 0; i < 3'000; ++i) {
+      policy->add({.sequence = i, .tier = contract::kTiers[static_cast<std::size_t>(i % 3)]},
+                  Millis{0});
+    }
+    int relax = 0;
+    for (int i = 0; i < 1'000; ++i) {
+      relax += policy->next({}, Millis{0})->tier == contract::Tier::kRelax ? 1 : 0;
+    }
+    EXPECT_NEAR(relax, 800, 60) << name;
+  }
+}
+
 TEST(MakePolicy, NamesTheNearestForAWrongName) {
   const auto made = make_policy("fiar", 0);
   ASSERT_FALSE(made.ok());

@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "contract/job.h"
+#include "queue/tier_shares.h"
 
 namespace limner::queue {
 
@@ -57,6 +58,7 @@ class Policy {
 // "fair" (the default) and "random" (the tier drawn by weight). An unknown name is an error that
 // lists them.
 std::vector<std::string> policy_names();
-Result<std::unique_ptr<Policy>> make_policy(std::string_view name, std::uint64_t random_seed);
+Result<std::unique_ptr<Policy>> make_policy(std::string_view name, std::uint64_t random_seed,
+                                            const TierRules& rules = {});
 
 }  // namespace limner::queue

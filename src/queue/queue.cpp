@@ -458,6 +458,12 @@ std::size_t Queue::waiting(contract::Tier tier) const {
   return policy_->size(tier);
 }
 
+std::optional<double> Queue::drain_seconds(contract::Tier tier) const {
+  const std::lock_guard lock(mutex_);
+  if (!estimates_.measured()) return std::nullopt;
+  return static_cast<double>(policy_->size(tier)) * seconds_per_start(tier);
+}
+
 std::size_t Queue::running() const {
   const std::lock_guard lock(mutex_);
   return jobs_.running();

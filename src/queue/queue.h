@@ -23,6 +23,8 @@ namespace limner::queue {
 
 struct QueueOptions {
   AdmissionLimits limits{};
+  // Those of its policy: how soon a full tier has room again.
+  TierRules rules{};
   Millis lease{15'000};         // without a heartbeat for so long, a worker is taken for dead
   int most_crashes = 3;         // vanished workers until a job is a dead letter
   int most_failures = 5;        // retryable errors until a job has failed
@@ -106,6 +108,9 @@ class Queue {
   Result<std::vector<contract::JobEvent>> events(const std::string& id, std::int64_t after);
   std::optional<QueuePlace> place(const std::string& id) const;  // of a waiting job
   std::size_t waiting(contract::Tier tier) const;
+  // In which all that waits in the tier has started, at the tier's share of the workers; absent
+  // while nothing has been measured.
+  std::optional<double> drain_seconds(contract::Tier tier) const;
   std::size_t running() const;
   void set_workers(std::size_t workers);  // that lease from here; for shares and estimates
 
@@ -145,6 +150,7 @@ class Queue {
   void stop_running(OpenJob& job);  // charges what it took
   void enqueue(OpenJob& job, Millis ready_at);
   OpenJob& remember(const contract::Job& job);
+  double seconds_per_start(contract::Tier tier) const;
   std::optional<Refusal> refusal(const contract::Job& job) const;
   Millis backoff(int failures);
   std::string new_id();

@@ -215,6 +215,15 @@ void Queue::load(bool first) {
   stale_ = false;
 }
 
+double Queue::seconds_per_start(contract::Tier tier) const {
+  const TierRules& rules = options_.rules;
+  double weights = 0.0;
+  for (const double weight : rules.weights) weights += weight;
+  const double share = rules.weights[static_cast<std::size_t>(tier)] / weights;
+  return estimates_.mean_seconds() / static_cast<double>(workers_) /
+         std::max(rules.reserved, share);
+}
+
 std::optional<Refusal> Queue::refusal(const contract::Job& job) const {
   const auto tier = static_cast<std::size_t>(job.tier);
   const auto submitting = submitting_of_.find(job.account);
@@ -223,11 +232,7 @@ std::optional<Refusal> Queue::refusal(const contract::Job& job) const {
   state.waiting_in_tier = policy_->size(job.tier) + submitting_[tier];
   state.waiting_of_account =
       jobs_.waiting_of(job.account) + (submitting == submitting_of_.end() ? 0 : submitting->second);
-  const TierRules rules;
-  double weights = 0.0;
-  for (const double weight : rules.weights) weights += weight;
-  state.seconds_per_start = estimates_.mean_seconds() / static_cast<double>(workers_) /
-                            std::max(rules.reserved, rules.weights[tier] / weights);
+  state.seconds_per_start = seconds_per_start(job.tier);
   return refuse(state, options_.limits);
 }
 

@@ -35,6 +35,7 @@ constexpr std::string_view kSchema[] = {
     "seconds double precision not null, created_at bigint not null, primary key (job_id, attempt))",
     "create index job_usage_by_time on job_usage (created_at)",
     "create table queue_settings (name varchar(64) primary key, value text not null)",
+    "create index job_usage_by_account on job_usage (account, created_at)",
 };
 
 constexpr int kNoErrorCode = -1;

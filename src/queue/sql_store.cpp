@@ -5,6 +5,7 @@
 
 #include "platform/database.h"
 #include "queue/sql_rows.h"
+#include "queue/sql_usage.h"
 
 namespace limner::queue {
 namespace {
@@ -260,6 +261,17 @@ class SqlStore : public Store {
     });
   }
 
+  Result<bool> result_mentions(const std::string& account, const std::string& text) override {
+    return reading<bool>([&](soci::session& sql) {
+      const std::string pattern = "%" + text + "%";
+      int found = 0;
+      sql << "select count(*) from (select 1 from jobs where account = :a and result like :b "
+             "limit 1) mentions",
+          use(account), use(pattern), into(found);
+      return found > 0;
+    });
+  }
+
   Result<std::optional<Written>> replay(const Idempotency& key) override {
     return reading<std::optional<Written>>(
         [&](soci::session& sql) { return Writer::replay(sql, key); });
@@ -329,30 +341,18 @@ class SqlStore : public Store {
   }
 
   Result<std::vector<UsageRow>> usage(std::int64_t since, std::size_t limit) override {
-    return reading<std::vector<UsageRow>>([&](soci::session& sql) {
-      UsageRow row;
-      long long images = 0, steps = 0, pixels = 0, at = 0;
-      int tier = 0;
-      const long long first = since;
-      const int most = static_cast<int>(limit);
-      soci::statement select =
-          (sql.prepare << "select job_id, account, key_id, model, job_class, tier, work, images, "
-                          "steps, pixels, seconds, created_at from job_usage "
-                          "where created_at >= :a order by created_at desc limit :b",
-           use(first), use(most), into(row.job_id), into(row.account), into(row.key_id),
-           into(row.model), into(row.job_class), into(tier), into(row.work), into(images),
-           into(steps), into(pixels), into(row.usage.seconds), into(at));
-      std::vector<UsageRow> rows;
-      for (bool more = select.execute(true); more; more = select.fetch()) {
-        row.tier = static_cast<contract::Tier>(tier);
-        row.usage.images = images;
-        row.usage.steps = steps;
-        row.usage.pixels = pixels;
-        row.at = at;
-        rows.push_back(row);
-      }
-      return rows;
-    });
+    return reading<std::vector<UsageRow>>(
+        [&](soci::session& sql) { return read_usage(sql, since, limit); });
+  }
+
+  Result<std::vector<UsageSum>> usage_sums(const UsageQuery& query) override {
+    return reading<std::vector<UsageSum>>(
+        [&](soci::session& sql) { return read_usage_sums(sql, query); });
+  }
+
+  Result<std::int64_t> images_since(const std::string& account, std::int64_t since) override {
+    return reading<std::int64_t>(
+        [&](soci::session& sql) { return read_images_since(sql, account, since); });
   }
 
  private:

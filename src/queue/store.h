@@ -103,6 +103,22 @@ struct UsageRow {
   std::int64_t at = 0;
 };
 
+// Which usage to add up. Times are milliseconds since 1970.
+struct UsageQuery {
+  std::string account{};  // "": of all
+  std::int64_t since = 0;
+  std::int64_t before = INT64_MAX;
+  std::size_t limit = 1000;  // sums
+};
+
+// What one key used of one model in one day (UTC).
+struct UsageSum {
+  std::int64_t day = 0;  // since 1970-01-01, in which the jobs ended
+  std::string account{}, key_id{}, model{};
+  std::int64_t jobs = 0;
+  contract::Usage usage{};
+};
+
 // Reads and writes may come from several threads at once. One process at a time writes jobs.
 class Store {
  public:
@@ -117,6 +133,9 @@ class Store {
   virtual Result<std::optional<contract::Job>> find(std::int64_t sequence) = 0;
   // Without requests and results.
   virtual Result<std::vector<contract::Job>> list(const ListQuery& query) = 0;
+  // Whether the result of a job of the account holds `text` (letters, digits and -_./ only); looks
+  // at all of them. May say so of a text that differs in case or in a '_'.
+  virtual Result<bool> result_mentions(const std::string& account, const std::string& text) = 0;
   // The written answer to a key, as write() would give it: kReplayed, kConflict, or nothing.
   virtual Result<std::optional<Written>> replay(const Idempotency& idempotency) = 0;
   virtual Result<std::vector<contract::JobEvent>> events(const std::string& id,
@@ -128,6 +147,10 @@ class Store {
   virtual Result<std::vector<OutboxRow>> outbox(std::int64_t after, std::size_t limit) = 0;
   virtual Result<void> outbox_told(std::int64_t up_to) = 0;  // deletes the rows up to that id
   virtual Result<std::vector<UsageRow>> usage(std::int64_t since, std::size_t limit) = 0;
+  // By day (newest first), then account, key and model.
+  virtual Result<std::vector<UsageSum>> usage_sums(const UsageQuery& query) = 0;
+  // Images that jobs of the account which ended since then have drawn.
+  virtual Result<std::int64_t> images_since(const std::string& account, std::int64_t since) = 0;
   // Idempotency keys and terminal jobs older than the two times (milliseconds since 1970).
   virtual Result<void> sweep(std::int64_t keys_before, std::int64_t jobs_before) = 0;
 };

@@ -149,6 +149,52 @@ TEST_P(StoreConformance, EventsOutboxAndUsageComeWithTheirTransition) {
   EXPECT_EQ((*usage)[0].work, 2.5);
 }
 
+TEST_P(StoreConformance, AddsUsageUpByDayAccountKeyAndModel) {
+  constexpr std::int64_t kDay = 86'400'000;
+  const auto draw = [this](const std::string& id, const std::string& account,
+                           const std::string& key, const std::string& model, std::int64_t at) {
+    Submission submission;
+    submission.job.id = id;
+    submission.job.account = account;
+    submission.job.key_id = key;
+    submission.job.model = model;
+    const std::int64_t sequence = write({submission}).front().sequence;
+    Transition end = completed(id, sequence, 1);
+    end.finished_at = at;
+    end.usage = contract::Usage{2, 20, 4096, 0.5};
+    write({started(id, sequence, 1), end});
+  };
+  draw("j1", "ada", "key_1", "miniature", 3 * kDay);
+  draw("j2", "ada", "key_1", "miniature", 4 * kDay - 1);
+  draw("j3", "ada", "key_1", "miniature", 4 * kDay);
+  draw("j4", "ada", "key_2", "miniature", 4 * kDay);
+  draw("j5", "ada", "key_2", "other", 4 * kDay);
+  draw("j6", "bob", "key_3", "miniature", 4 * kDay);
+  UsageQuery query{.account = "ada"};
+  const auto sums = store_->usage_sums(query);
+  ASSERT_TRUE(sums.ok()) << sums.error().message;
+  ASSERT_EQ(sums->size(), 4u);
+  EXPECT_EQ((*sums)[0].day, 4);
+  EXPECT_EQ((*sums)[0].key_id, "key_1");
+  EXPECT_EQ((*sums)[0].jobs, 1);
+  EXPECT_EQ((*sums)[1].key_id, "key_2");
+  EXPECT_EQ((*sums)[1].model, "miniature");
+  EXPECT_EQ((*sums)[2].model, "other");
+  EXPECT_EQ((*sums)[3].day, 3);
+  EXPECT_EQ((*sums)[3].jobs, 2);
+  EXPECT_EQ((*sums)[3].usage.images, 4);
+  EXPECT_EQ((*sums)[3].usage.steps, 40);
+  EXPECT_EQ((*sums)[3].usage.pixels, 8192);
+  EXPECT_EQ((*sums)[3].usage.seconds, 1.0);
+  query.before = 4 * kDay;
+  EXPECT_EQ(store_->usage_sums(query)->size(), 1u);
+  EXPECT_EQ(store_->usage_sums({.since = 4 * kDay})->size(), 4u);
+  EXPECT_EQ(store_->usage_sums({.since = 4 * kDay, .limit = 3})->size(), 3u);
+  EXPECT_EQ(*store_->images_since("ada", 4 * kDay), 6);
+  EXPECT_EQ(*store_->images_since("ada", 3 * kDay), 10);
+  EXPECT_EQ(*store_->images_since("eve", 0), 0);
+}
+
 TEST_P(StoreConformance, OutboxIdsGrowWhileTheStoreIsOpen) {
   submit("j1");
   const std::int64_t first = store_->outbox(0, 10)->front().id;
@@ -183,6 +229,18 @@ TEST_P(StoreConformance, ListsAnAccountsJobsNewestFirstByCursor) {
   EXPECT_TRUE(store_->list(query)->empty());
   query.account = "bob";
   EXPECT_TRUE(store_->list(query)->empty());
+}
+
+TEST_P(StoreConformance, TellsWhetherAnAccountsResultMentionsAText) {
+  const std::int64_t first = submit("j1").sequence;
+  Transition end = completed("j1", first, 1);
+  end.result = R"({"key":"hot/ada/ab/abc.png"})";
+  write({started("j1", first, 1), end});
+  EXPECT_TRUE(*store_->result_mentions("ada", "hot/ada/ab/abc.png"));
+  EXPECT_FALSE(*store_->result_mentions("ada", "hot/ada/ab/abd.png"));
+  EXPECT_FALSE(*store_->result_mentions("bob", "hot/ada/ab/abc.png"));
+  write({Erasure{first}});
+  EXPECT_FALSE(*store_->result_mentions("ada", "hot/ada/ab/abc.png"));
 }
 
 TEST_P(StoreConformance, ErasesAndSweepsOnlyWhatIsOver) {
