@@ -26,6 +26,8 @@
 namespace limner::engine {
 namespace {
 
+namespace fs = std::filesystem;
+
 constexpr std::size_t kPromptsKept = 16;
 
 // Every exception of the tensor library and of the rooms below ends here.
@@ -120,7 +122,85 @@ void read_defaults(const weights::ModelFolder& folder, contract::Limits& limits)
   root.finish();
 }
 
+// What is decided about a model before its networks are built.
+struct Plan {
+  weights::ModelFolder folder;
+  nn::Placement placement;
+  Offload offload = Offload::kNone;
+  nlohmann::json sampler_config;
+  pipelines::Traits traits;
+  ModelDescription description;
+};
+
+contract::Limits limits_of(const pipelines::Traits& traits, const weights::ModelFolder& folder) {
+  contract::Limits limits;
+  limits.default_width = limits.default_height = traits.default_side;
+  limits.default_steps = traits.default_steps;
+  limits.default_guidance_scale = traits.default_guidance_scale;
+  limits.multiple = limits.smallest_side = traits.spatial_factor;
+  limits.most_clip_skip = traits.clip_layers - 1;
+  limits.micro_conditioning = traits.micro_conditioning;
+  limits.samplers = sampler_names();
+  limits.schedules = schedule_names();
+  read_defaults(folder, limits);
+  return limits;
+}
+
+Plan plan(const Composition& composition) {
+  Plan plan;
+  plan.folder = weights::read_model(composition.model, {.tokenizer = composition.tokenizer,
+                                                        .prediction = composition.prediction})
+                    .value_or_throw();
+  check_variant(plan.folder, composition.variant);
+  const pipelines::CheckpointFacts facts = facts_of(plan.folder, composition.variant);
+  plan.placement = pipelines::place(composition.precision, composition.device, facts);
+  plan.offload = pipelines::resolve_offload(composition.offload, plan.placement.device);
+  plan.placement.sequential = plan.offload == Offload::kSequential;
+  const std::uint64_t stored = facts.dtype == "F32" ? 4 : 2;
+  plan.description.weight_bytes =
+      (plan.offload == Offload::kNone ? facts.weight_bytes : facts.largest_component_bytes) /
+      stored * c10::elementSize(plan.placement.storage);
+  plan.traits = pipelines::family_of(plan.folder).traits(plan.folder);
+  plan.description.limits = limits_of(plan.traits, plan.folder);
+
+  ModelInfo& info = plan.description.info;
+  const fs::path& root = plan.folder.root;
+  info.name = (plan.folder.single_file ? root.stem() : root.filename()).string();
+  info.family = plan.traits.family;
+  info.pipeline = plan.folder.pipeline_class;
+  info.device = plan.placement.device.str();
+  info.storage_dtype = pipelines::dtype_name(plan.placement.storage);
+  info.compute_dtype = pipelines::dtype_name(plan.placement.compute);
+  // A checkpoint whose own sampler cannot be made is refused now, not at the first picture.
+  plan.sampler_config = plan.folder.scheduler_config();
+  info.sampler = samplers::checkpoint_sampler(plan.sampler_config).value_or_throw();
+  return plan;
+}
+
+// Memory of other devices is theirs to judge.
+void check_room(const Plan& plan, std::uint64_t room) {
+  const std::uint64_t need = plan.description.weight_bytes;
+  if (!plan.placement.device.is_cpu() || need <= room) return;
+  throw Failure(
+      ErrorCode::kOutOfMemory,
+      fmt::format("{}: the weights need {} as {}, and {} are free{}", plan.folder.root.string(),
+                  human_bytes(need), plan.description.info.storage_dtype, human_bytes(room),
+                  plan.placement.storage == at::kFloat ? "; --dtype bfloat16 needs half" : ""));
+}
+
 }  // namespace
+
+Result<ModelDescription> describe(const Composition& composition) {
+  return guarded("describe", [&] { return plan(composition).description; });
+}
+
+void set_threads(int threads) {
+  if (threads > 0) at::set_num_threads(threads);
+}
+
+Result<std::uint64_t> free_memory(const std::string& device) {
+  return guarded("memory", [&]() -> std::uint64_t { return pipelines::free_memory(device); });
+}
 
 Result<Precision> precision_from_name(std::string_view name) {
   if (name == "auto") return Precision::kAuto;
@@ -161,6 +241,7 @@ std::string Composition::key() const {
 
 struct Picture::State : pipelines::PictureState {
   std::vector<std::string> warnings;
+  std::int64_t rows = 1;
 };
 
 Picture::Picture(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -179,20 +260,33 @@ std::int64_t Picture::steps() const {
 bool Picture::done() const {
   return state_->sampler->done();
 }
+std::int64_t Picture::rows() const {
+  return state_->rows;
+}
+std::vector<fs::path> Picture::adapters() const {
+  std::vector<fs::path> files;
+  for (const auto& [adapter, scales] : state_->adapters) {
+    if (std::ranges::find(files, adapter->report.path) == files.end()) {
+      files.push_back(adapter->report.path);
+    }
+  }
+  return files;
+}
 const std::vector<std::string>& Picture::warnings() const {
   return state_->warnings;
 }
 
 struct Engine::State {
-  std::unique_ptr<const pipelines::Pipeline> pipeline;
+  std::shared_ptr<const pipelines::Pipeline> pipeline;
   nn::Placement placement;
+  bool shareable = true;  // no network leaves the device
   nlohmann::json sampler_config;
   ModelInfo info;
   contract::Limits limits;
   std::uint64_t weight_bytes = 0;
   std::optional<std::uint64_t> memory_budget;
   std::optional<pipelines::PreviewMap> preview;
-  std::unique_ptr<pipelines::ModelAdapters> adapters;  // safe to call from many threads
+  std::shared_ptr<pipelines::ModelAdapters> adapters;  // safe to call from many threads
   pipelines::BatchAdapters batch_adapters;
   // Least recently used last.
   std::list<std::pair<pipelines::PromptText, std::shared_ptr<const pipelines::EncodedPrompt>>>
@@ -200,7 +294,8 @@ struct Engine::State {
 
   std::uint64_t memory_free() const {
     if (!memory_budget) return available_memory_bytes();
-    return *memory_budget > weight_bytes ? *memory_budget - weight_bytes : 0;
+    const std::uint64_t taken = weight_bytes + adapters->attached().bytes;
+    return *memory_budget > taken ? *memory_budget - taken : 0;
   }
 
   std::shared_ptr<const pipelines::EncodedPrompt> encode_prompt(pipelines::PromptText text,
@@ -236,67 +331,47 @@ const contract::Limits& Engine::limits() const {
 
 Result<Engine> Engine::load(const Composition& composition, const EngineOptions& options) {
   return guarded("load", [&]() -> Engine {
-    if (options.threads > 0) at::set_num_threads(options.threads);
-    const weights::ModelFolder folder =
-        weights::read_model(composition.model, {.tokenizer = composition.tokenizer,
-                                                .prediction = composition.prediction})
-            .value_or_throw();
-    check_variant(folder, composition.variant);
-    const pipelines::CheckpointFacts facts = facts_of(folder, composition.variant);
+    set_threads(options.threads);
+    Plan plan = engine::plan(composition);
+    check_room(plan, options.memory_budget.value_or(available_memory_bytes()));
+    const bool offload = plan.offload != Offload::kNone;
 
     auto state = std::make_unique<State>();
-    state->placement = pipelines::place(composition.precision, composition.device, facts);
-    const Offload offload =
-        pipelines::resolve_offload(composition.offload, state->placement.device);
-    state->placement.sequential = offload == Offload::kSequential;
-    state->memory_budget = options.memory_budget;
-    const std::uint64_t stored = facts.dtype == "F32" ? 4 : 2;
-    state->weight_bytes =
-        (offload == Offload::kNone ? facts.weight_bytes : facts.largest_component_bytes) / stored *
-        c10::elementSize(state->placement.storage);
-    const std::uint64_t room = options.memory_budget.value_or(available_memory_bytes());
-    if (state->placement.device.is_cpu() && state->weight_bytes > room) {
-      throw Failure(
-          ErrorCode::kOutOfMemory,
-          fmt::format(
-              "{}: the weights need {} as {}, and {} are free{}", folder.root.string(),
-              human_bytes(state->weight_bytes), pipelines::dtype_name(state->placement.storage),
-              human_bytes(room),
-              state->placement.storage == at::kFloat ? "; --dtype bfloat16 needs half" : ""));
-    }
-    state->sampler_config = folder.scheduler_config();
     state->pipeline =
-        pipelines::load_pipeline({folder, composition.variant, state->placement,
-                                  /*offload=*/offload != Offload::kNone,
+        pipelines::load_pipeline({plan.folder, composition.variant, plan.placement, offload,
                                   models::AutoencoderOptions{.slicing = composition.vae_slicing,
                                                              .tiling = composition.vae_tiling},
                                   options.embedding_folders});
-
-    state->adapters = std::make_unique<pipelines::ModelAdapters>(
-        pipelines::ModelAdapters::Model{folder, composition.variant, state->placement}, options);
-
-    const pipelines::Traits& traits = state->pipeline->traits();
-    contract::Limits& limits = state->limits;
-    limits.default_width = limits.default_height = traits.default_side;
-    limits.default_steps = traits.default_steps;
-    limits.default_guidance_scale = traits.default_guidance_scale;
-    limits.multiple = limits.smallest_side = traits.spatial_factor;
-    limits.most_clip_skip = traits.clip_layers - 1;
-    limits.micro_conditioning = traits.micro_conditioning;
-    limits.samplers = sampler_names();
-    limits.schedules = schedule_names();
-    read_defaults(folder, limits);
-    // A checkpoint whose own sampler cannot be made is refused now, not at the first picture.
-    state->info.sampler = samplers::checkpoint_sampler(state->sampler_config).value_or_throw();
-
-    state->info.name = (folder.single_file ? folder.root.stem() : folder.root.filename()).string();
-    state->info.family = traits.family;
-    state->info.pipeline = folder.pipeline_class;
-    state->info.device = state->placement.device.str();
-    state->info.storage_dtype = pipelines::dtype_name(state->placement.storage);
-    state->info.compute_dtype = pipelines::dtype_name(state->placement.compute);
+    state->adapters = std::make_shared<pipelines::ModelAdapters>(
+        pipelines::ModelAdapters::Model{plan.folder, composition.variant, plan.placement}, options);
+    state->placement = plan.placement;
+    state->shareable = !offload;
+    state->memory_budget = options.memory_budget;
+    state->weight_bytes = plan.description.weight_bytes;
+    state->sampler_config = std::move(plan.sampler_config);
+    state->info = std::move(plan.description.info);
+    state->limits = std::move(plan.description.limits);
     return Engine(std::move(state));
   });
+}
+
+Result<Engine> Engine::share() const {
+  if (!state_->shareable) {
+    return Error{ErrorCode::kUnsupported,
+                 fmt::format("[load] {} leaves the device between its uses: its weights serve one "
+                             "thread alone",
+                             state_->info.name)};
+  }
+  auto other = std::make_unique<State>();
+  other->pipeline = state_->pipeline;
+  other->adapters = state_->adapters;
+  other->placement = state_->placement;
+  other->memory_budget = state_->memory_budget;
+  other->weight_bytes = state_->weight_bytes;
+  other->sampler_config = state_->sampler_config;
+  other->info = state_->info;
+  other->limits = state_->limits;
+  return Engine(std::move(other));
 }
 
 MemoryNeed Engine::memory(std::int64_t width, std::int64_t height, std::int64_t rows) const {
@@ -304,7 +379,8 @@ MemoryNeed Engine::memory(std::int64_t width, std::int64_t height, std::int64_t 
   return {state_->weight_bytes,
           state_->pipeline->denoise_bytes(rows, height / factor, width / factor),
           state_->pipeline->decode_bytes(height / factor, width / factor, false),
-          state_->pipeline->decode_bytes(height / factor, width / factor, true)};
+          state_->pipeline->decode_bytes(height / factor, width / factor, true),
+          state_->adapters->attached().bytes};
 }
 
 namespace {
@@ -337,9 +413,9 @@ std::int64_t largest_square(const Engine& engine, std::uint64_t room) {
 
 // Decides whether the picture must be decoded in tiles; throws Failure(kOutOfMemory) when that does
 // not help either. Memory of other devices is theirs to judge.
-void make_room(const Engine& engine, const contract::ValidRequest& request, std::int64_t rows,
-               std::uint64_t room, Picture::State& picture) {
-  const MemoryNeed need = engine.memory(request.width(), request.height(), rows);
+void make_room(const Engine& engine, const contract::ValidRequest& request, std::uint64_t room,
+               Picture::State& picture) {
+  const MemoryNeed need = engine.memory(request.width(), request.height(), picture.rows);
   const std::uint64_t least = std::max(need.denoise, need.tiled_decode);
   if (engine.info().device != "cpu") return;
   if (least > room) {
@@ -365,8 +441,9 @@ Result<lora::AdapterReport> Engine::load_adapter(const std::filesystem::path& fi
 }
 
 AdapterCacheStats Engine::adapter_cache() const {
-  const lora::AdapterCacheStats stats = state_->adapters->stats();
-  return {stats.hits, stats.misses, stats.bytes, stats.adapters};
+  const lora::AdapterCacheStats stats = state_->adapters->attached();
+  const lora::AdapterCacheStats files = state_->adapters->files();
+  return {stats.hits, stats.misses, stats.bytes, stats.adapters, files.hits, files.bytes};
 }
 
 Result<Picture> Engine::begin(const contract::ValidRequest& request, std::int64_t index,
@@ -391,8 +468,8 @@ Result<Picture> Engine::begin(const contract::ValidRequest& request, std::int64_
     picture->warnings = picture->prompt->warnings;
     picture->time_ids = state_->pipeline->time_ids(request);
 
-    make_room(*this, request, pipelines::rows_of(*state_->pipeline, *picture),
-              state_->memory_free(), *picture);
+    picture->rows = pipelines::rows_of(*state_->pipeline, *picture);
+    make_room(*this, request, options.memory_room.value_or(state_->memory_free()), *picture);
     const std::int64_t h = request.height() / traits.spatial_factor,
                        w = request.width() / traits.spatial_factor;
 

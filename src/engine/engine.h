@@ -55,7 +55,9 @@ struct Composition {
 };
 
 struct EngineOptions {
-  std::uint64_t adapter_cache_bytes = std::uint64_t{2} << 30;
+  std::uint64_t adapter_cache_bytes = std::uint64_t{2} << 30;  // on the device
+  // Of their files in the host's memory, where the device is another.
+  std::uint64_t adapter_host_cache_bytes = std::uint64_t{4} << 30;
   std::vector<std::filesystem::path> adapter_folders{};    // for <lora:name:weight> in prompts
   std::vector<std::filesystem::path> embedding_folders{};  // textual inversions, by name in prompts
   int threads = 0;                                         // 0: one per core
@@ -69,7 +71,8 @@ struct MemoryNeed {
   std::uint64_t denoise = 0;       // activations of one forward of the batch
   std::uint64_t decode = 0;        // activations of the VAE
   std::uint64_t tiled_decode = 0;  // of the VAE when it decodes in tiles
-  std::uint64_t peak() const { return weights + (denoise > decode ? denoise : decode); }
+  std::uint64_t adapters = 0;      // that are on the device now
+  std::uint64_t peak() const { return weights + adapters + (denoise > decode ? denoise : decode); }
 };
 
 struct ModelInfo {
@@ -82,6 +85,24 @@ struct ModelInfo {
   std::string sampler;  // the checkpoint's own, by our name
 };
 
+// A model before anything of it is loaded.
+struct ModelDescription {
+  ModelInfo info;
+  contract::Limits limits;
+  std::uint64_t weight_bytes = 0;  // that loading it takes, as MemoryNeed::weights
+};
+
+// From the configs and the headers of the weights alone, by the code that Engine::load runs before
+// it builds anything; what is wrong there is said here, what is wrong with the weights is not. Safe
+// to call from many threads.
+Result<ModelDescription> describe(const Composition& composition);
+
+// Of the CPU's arithmetic on the calling thread; 0 changes nothing.
+void set_threads(int threads);
+
+// Bytes that are free on a device ("cpu", "cuda:0"), as seen from this process.
+Result<std::uint64_t> free_memory(const std::string& device);
+
 struct PictureAdapter {
   std::filesystem::path file;
   lora::AdapterScales scales;
@@ -91,6 +112,8 @@ struct PictureAdapter {
 struct PictureOptions {
   std::vector<PictureAdapter> adapters{};
   bool keep_trace = false;  // remember every step's tensors for write_dump()
+  // Bytes that activations may take; absent: what the engine's own budget leaves.
+  std::optional<std::uint64_t> memory_room{};
 };
 
 // One image being drawn: everything that changes while it is. Movable; owned by one thread at a
@@ -105,6 +128,9 @@ class Picture {
   std::int64_t step() const;   // model calls done
   std::int64_t steps() const;  // model calls in all
   bool done() const;
+  std::int64_t rows() const;  // that it adds to a step at most
+  // The files of its adapters, in order, each once: those asked for and those of the prompt.
+  std::vector<std::filesystem::path> adapters() const;
   const std::vector<std::string>& warnings() const;  // e.g. what of the prompt was cut
 
   struct State;
@@ -121,6 +147,10 @@ struct AdapterCacheStats {
   std::uint64_t misses = 0;
   std::uint64_t bytes = 0;
   std::size_t adapters = 0;
+  // Of the files kept in the host's memory; all 0 where the device is the host. A hit is a miss
+  // above that needed no disk.
+  std::uint64_t host_hits = 0;
+  std::uint64_t host_bytes = 0;
 };
 
 // Owned and called by one thread at a time. Weights are shared and immutable; nothing of a request
@@ -128,6 +158,9 @@ struct AdapterCacheStats {
 class Engine {
  public:
   static Result<Engine> load(const Composition& composition, const EngineOptions& options);
+  // Another engine over the same weights and adapters, for another thread. kUnsupported where
+  // networks leave the device between their uses. May be called from any thread.
+  Result<Engine> share() const;
   Engine(Engine&&) noexcept;
   Engine& operator=(Engine&&) noexcept;
   ~Engine();

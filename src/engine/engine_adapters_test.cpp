@@ -246,5 +246,18 @@ TEST(EngineAdapters, AChangedFileIsReadAnew) {
   EXPECT_EQ(engine.adapter_cache().misses, 2u);
 }
 
+TEST(EngineAdapters, LoadedAdaptersCountAsMemoryOfWhatIsDrawn) {
+  Engine engine = load("micro-sd1");
+  const MemoryNeed before = engine.memory(32, 32, 2);
+  EXPECT_EQ(before.adapters, 0u);
+  const fs::path file = kFixtures / "adapters" / "micro-sd1.adapter.safetensors";
+  ASSERT_TRUE(engine.load_adapter(file, false).ok());
+  const MemoryNeed after = engine.memory(32, 32, 2);
+  EXPECT_GE(after.adapters, fs::file_size(file));
+  EXPECT_EQ(after.peak(), before.peak() + after.adapters);
+  EXPECT_EQ(engine.adapter_cache().bytes, after.adapters);
+  EXPECT_EQ(engine.adapter_cache().host_bytes, 0u);  // the device is the host
+}
+
 }  // namespace
 }  // namespace limner::engine

@@ -2,6 +2,8 @@
 
     adapters/<case>.safetensors            a layer's weight, an adapter's tensors as LyCORIS writes them, and the weight's
                                            difference as LyCORIS computes it
+    adapters/peft_<case>.safetensors       the same for PEFT, with its configuration in the header, the merged weight and
+                                           bias, and what the merged layer makes of `x`
     adapters/<model>.adapter.safetensors   an adapter for the tiny model of that name, as PEFT and diffusers write it
     adapters/<model>.latents.safetensors   what diffusers and PEFT draw with it
 
@@ -204,11 +206,88 @@ def add_peft_layers(pipeline, adapter):
         network.eval()
 
 
+def peft_cases():
+    """Name -> (layer's maker, PEFT's configuration)."""
+    from peft import BOFTConfig, IA3Config, LoHaConfig, LoKrConfig, LoraConfig, OFTConfig
+
+    layer = dict(target_modules=["layer"])
+    low = dict(layer, r=2, lora_alpha=3)
+    return {
+        "lora_bias": (biased, LoraConfig(**low, lora_bias=True, bias="none")),
+        "dora": (biased, LoraConfig(**low, use_dora=True)),
+        "dora_conv": (biased_convolution, LoraConfig(**low, use_dora=True)),
+        "ia3_out": (biased, IA3Config(**layer, feedforward_modules=[])),
+        "ia3_in": (biased, IA3Config(**layer, feedforward_modules=["layer"])),
+        "ia3_conv": (biased_convolution, IA3Config(**layer, feedforward_modules=[])),
+        "oft": (biased, OFTConfig(**layer, oft_block_size=4)),
+        "oft_shared": (biased, OFTConfig(**layer, oft_block_size=4, block_share=True)),
+        "oft_exact": (biased, OFTConfig(**layer, oft_block_size=2, use_cayley_neumann=False)),
+        "oft_conv": (biased_convolution, OFTConfig(**layer, oft_block_size=6)),
+        "boft": (biased, BOFTConfig(**layer, boft_block_size=4)),
+        "boft_butterfly": (biased, BOFTConfig(**layer, boft_block_size=2, boft_n_butterfly_factor=3)),
+        "loha": (biased, LoHaConfig(**layer, r=2, alpha=3)),
+        "lokr": (biased, LoKrConfig(**layer, r=1, alpha=3)),
+    }
+
+
+def biased(generator):
+    return linear(generator, bias=True)
+
+
+def biased_convolution(generator):
+    return filled(torch.nn.Conv2d(4, 8, 3, padding=1), generator)
+
+
+def allow_butterflies():
+    """PEFT computes more than one stage only where it can compile for CUDA; its formula needs none."""
+    from peft.tuners.boft import layer
+
+    class BlockDiagonals:
+        @staticmethod
+        def apply(blocks):
+            return torch.stack([torch.block_diag(*stage) for stage in blocks])
+
+    layer.get_fbd_cuda = lambda: True
+    layer.FastBlockDiag = BlockDiagonals
+
+
+def write_peft(name, seed, make_layer, config):
+    from peft import get_peft_model, get_peft_model_state_dict
+
+    generator = torch.Generator().manual_seed(seed)
+    model = torch.nn.Module()
+    model.layer = make_layer(generator)
+    model.forward = lambda x: model.layer(x)
+    weight, bias = (tensor.data.clone() for tensor in (model.layer.weight, model.layer.bias))
+    shape = (2, weight.shape[1], 5, 5) if weight.dim() == 4 else (2, 5, weight.shape[1])
+    x = torch.randn(shape, generator=generator)
+    adapted = get_peft_model(model, config).eval()
+    for parameter_name, parameter in adapted.named_parameters():
+        if not parameter.requires_grad and ".base_layer." in parameter_name:
+            continue
+        around = 1.0 if any(part in parameter_name for part in ("magnitude", "ia3_l", "boft_s")) else 0.0
+        parameter.data = around * parameter.data + torch.randn(parameter.shape, generator=generator) * 0.3
+    tensors = get_peft_model_state_dict(adapted)
+    y = adapted(x)
+    merged = adapted.merge_and_unload().layer
+    if name != "oft_conv":  # PEFT's layer adds up overlapping patches there, and differs from what it merges
+        torch.testing.assert_close(merged(x), y, rtol=1e-4, atol=1e-4)
+    out = {f"adapter.{key.split('.layer.')[1]}": tensor for key, tensor in tensors.items()}
+    out |= dict(weight=weight, bias=bias, merged_weight=merged.weight.data, merged_bias=merged.bias.data)
+    out |= dict(x=x, y=merged(x))
+    header = {"adapter_config": json.dumps(config.to_dict(), default=lambda value: sorted(value), sort_keys=True)}
+    save_file({key: value.detach().clone().contiguous() for key, value in out.items()},
+              FOLDER / f"peft_{name}.safetensors", metadata=header)
+
+
 def main():
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     for seed, (name, case) in enumerate(lycoris_cases().items()):
         write_lycoris(name, seed, *case)
+    allow_butterflies()
+    for seed, (name, case) in enumerate(peft_cases().items()):
+        write_peft(name, 200 + seed, *case)
     for seed, model in enumerate(("micro-sd1", "micro-sdxl")):
         write_pictures(model, 100 + seed)
     size = sum(path.stat().st_size for path in FOLDER.iterdir())

@@ -1,4 +1,4 @@
-// Attached adapters kept by bytes, the least recently used out first.
+// Adapters kept by bytes, the least recently used out first: attached, or as their files.
 #pragma once
 
 #include <cstdint>
@@ -22,26 +22,30 @@ struct AdapterCacheStats {
   std::size_t adapters = 0;
 };
 
-// Safe to call from many threads; no lock is held while loading. Pictures that use an adapter keep
-// it alive, so that throwing it out never disturbs one.
-class AdapterCache {
+std::uint64_t cached_bytes(const AttachedAdapter& adapter);
+std::uint64_t cached_bytes(const AdapterFile& file);
+
+// `Value` is AttachedAdapter or AdapterFile. Safe to call from many threads; no lock is held while
+// loading. Pictures that use an adapter keep it alive, so that throwing it out never disturbs one.
+template <typename Value>
+class ByteCache {
  public:
-  using Adapter = std::shared_ptr<const AttachedAdapter>;
-  explicit AdapterCache(std::uint64_t capacity_bytes) : capacity_(capacity_bytes) {}
+  using Pointer = std::shared_ptr<const Value>;
+  explicit ByteCache(std::uint64_t capacity_bytes) : capacity_(capacity_bytes) {}
 
   // The adapter of that key, from `load` when it is not there. Whoever asks while one thread loads
   // waits for its result, or its exception; a failed load is not remembered. An adapter larger than
   // the whole cache is returned and not kept.
-  Adapter get(const std::string& key, const std::function<Adapter()>& load);
+  Pointer get(const std::string& key, const std::function<Pointer()>& load);
   AdapterCacheStats stats() const;
 
  private:
   struct Entry {
-    std::shared_future<Adapter> adapter;
+    std::shared_future<Pointer> value;
     std::uint64_t bytes = 0;  // 0 while it is being loaded
     std::list<std::string>::iterator place;
   };
-  void keep(const std::string& key, const Adapter& adapter);
+  void keep(const std::string& key, const Pointer& value);
   void forget(const std::string& key);
 
   const std::uint64_t capacity_;
@@ -50,5 +54,8 @@ class AdapterCache {
   std::list<std::string> order_;  // least recently used last
   AdapterCacheStats stats_;
 };
+
+using AdapterCache = ByteCache<AttachedAdapter>;
+using AdapterFileCache = ByteCache<AdapterFile>;
 
 }  // namespace limner::engine::lora

@@ -8,7 +8,7 @@
 namespace limner::engine::lora {
 namespace {
 
-AdapterCache::Adapter adapter(std::uint64_t bytes) {
+AdapterCache::Pointer adapter(std::uint64_t bytes) {
   auto made = std::make_shared<AttachedAdapter>();
   made->memory_bytes = bytes;
   return made;
@@ -50,7 +50,7 @@ TEST(AdapterCache, OneLargerThanAllIsReturnedAndNotKept) {
 TEST(AdapterCache, AFailedLoadIsNotRemembered) {
   AdapterCache cache(10);
   EXPECT_THROW(cache.get("x",
-                         []() -> AdapterCache::Adapter {
+                         []() -> AdapterCache::Pointer {
                            throw Failure(ErrorCode::kInvalidModel, "broken");
                          }),
                Failure);
@@ -61,7 +61,7 @@ TEST(AdapterCache, AFailedLoadIsNotRemembered) {
 TEST(AdapterCache, ThreadsThatAskForOneFileAtOnceShareOneLoad) {
   AdapterCache cache(1000);
   std::atomic<int> loads{0}, asked{0};
-  std::vector<AdapterCache::Adapter> got(8);
+  std::vector<AdapterCache::Pointer> got(8);
   std::vector<std::thread> threads;
   for (std::size_t i = 0; i < got.size(); ++i) {
     threads.emplace_back([&, i] {

@@ -8,15 +8,16 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "base/system_memory.h"
 #include "engine/lora/key_spelling.h"
 #include "engine/lora/peft_config.h"
-#include "engine/weights/finite.h"
 #include "engine/weights/message_text.h"
 
 namespace limner::engine::lora {
 namespace {
 
 using weights::DType;
+using weights::SafetensorsFile;
 using weights::TensorView;
 
 struct Wanted {
@@ -30,9 +31,9 @@ const std::vector<Wanted>& kinds() {
                                            {Kind::kLoha, "LoHa", {"w1_a", "w1_b", "w2_a", "w2_b"}},
                                            {Kind::kLokr, "LoKr", {}},
                                            {Kind::kGlora, "GLoRA", {"a1", "a2", "b1", "b2"}},
-                                           {Kind::kIa3, "(IA)3", {"weight", "on_input"}},
-                                           {Kind::kOft, "OFT", {"blocks"}},
-                                           {Kind::kBoft, "BOFT", {"blocks"}},
+                                           {Kind::kIa3, "(IA)3", {}},
+                                           {Kind::kOft, "OFT", {}},
+                                           {Kind::kBoft, "BOFT", {}},
                                            {Kind::kFull, "full difference", {}}};
   return list;
 }
@@ -52,8 +53,7 @@ struct Draft {
   std::optional<Kind> kind;
 };
 
-void check_tensor(const weights::SafetensorsFile& file, const std::string& key,
-                  const TensorView& view, const std::string& where) {
+void check_tensor(const std::string& key, const TensorView& view, const std::string& where) {
   const bool number = view.dtype == DType::kF16 || view.dtype == DType::kBF16 ||
                       view.dtype == DType::kF32 || view.dtype == DType::kF64;
   if (!number) {
@@ -61,13 +61,6 @@ void check_tensor(const weights::SafetensorsFile& file, const std::string& key,
                               weights::quote(key), weights::name(view.dtype)));
   }
   if (view.bytes.empty()) refuse(where, fmt::format("tensor {} is empty", weights::quote(key)));
-  file.prefetch(view).value_or_throw();
-  if (!weights::all_finite(view.dtype, view.bytes)) {
-    refuse(where,
-           fmt::format("tensor {} holds a NaN or an infinity: the file is damaged, or the training "
-                       "was",
-                       weights::quote(key)));
-  }
 }
 
 // LoKr keeps each of its two matrices whole or as a product.
@@ -82,7 +75,26 @@ void check_lokr(const Module& module, const std::string& where) {
   }
 }
 
+// Kinds that LyCORIS and PEFT write in ways of their own: one of them, whole.
+void check_alternatives(const Module& module, const std::string& where) {
+  using Sets = std::vector<std::vector<std::string_view>>;
+  const Sets sets = module.kind == Kind::kIa3    ? Sets{{"weight", "on_input"}, {"l"}}
+                    : module.kind == Kind::kOft  ? Sets{{"blocks"}, {"skew"}, {"old_blocks"}}
+                    : module.kind == Kind::kBoft ? Sets{{"blocks"}, {"butterfly", "factors"}}
+                                                 : Sets{{}};
+  const auto whole = std::ranges::count_if(sets, [&](const auto& parts) {
+    return std::ranges::all_of(parts, [&](std::string_view part) { return module.has(part); });
+  });
+  if (whole == 1) return;
+  std::vector<std::string> ways;
+  for (const auto& parts : sets) ways.push_back(fmt::format("{}", fmt::join(parts, " and ")));
+  refuse(where,
+         fmt::format("{}: a {} module wants the tensors {}, one of these ways",
+                     weights::quote(module.name), name(module.kind), fmt::join(ways, ", or ")));
+}
+
 void check_complete(const Module& module, const std::string& where) {
+  check_alternatives(module, where);
   for (const std::string_view part : entry(module.kind).all) {
     if (!module.has(part)) {
       refuse(where, fmt::format("{}: a {} module without its {} tensor",
@@ -108,24 +120,28 @@ Module finished(const std::string& layer, Draft draft, const PeftConfig& peft,
   if (const auto alpha = draft.parts.find("alpha"); alpha != draft.parts.end()) {
     const std::string key = where + ": tensor " + weights::quote(layer + ".alpha");
     module.alpha = scalar_of(alpha->second, key);
-    if (!std::isfinite(*module.alpha)) refuse(key, "holds a NaN or an infinity");
     draft.parts.erase(alpha);
-  } else if (module.kind != Kind::kOft) {
+  } else if (module.kind != Kind::kOft && module.kind != Kind::kFull) {
     const PeftConfig::Scaling scaling = peft.scaling_of(layer);
     module.alpha = scaling.alpha;
+    module.stated_rank = scaling.rank;
     module.rank_stabilised = scaling.rank_stabilised;
   }
+  module.neumann_terms = peft.neumann_terms();
   module.parts = std::move(draft.parts);
-  if (module.kind == Kind::kOft && module.part("blocks").shape.size() == 4) {
+  if (module.kind == Kind::kOft && module.has("blocks") &&
+      module.part("blocks").shape.size() == 4) {
     module.kind = Kind::kBoft;
   }
   check_complete(module, where);
   return module;
 }
 
-std::map<std::string, Draft> gathered(const weights::SafetensorsFile& file,
-                                      std::vector<std::string>& unknown, const std::string& where) {
-  std::map<std::string, Draft> drafts;
+using Drafts = std::map<std::string, Draft>;
+
+Drafts gathered(const SafetensorsFile& file, std::vector<std::string>& unknown,
+                const std::string& where) {
+  Drafts drafts;
   for (const auto& [key, view] : file.tensors()) {
     const auto spelled = split_key(key);
     if (!spelled) {
@@ -133,7 +149,7 @@ std::map<std::string, Draft> gathered(const weights::SafetensorsFile& file,
       continue;
     }
     const bool number = spelled->part == "alpha" || spelled->part == "on_input";
-    if (!number) check_tensor(file, key, view, where);
+    if (!number) check_tensor(key, view, where);
     Draft& draft = drafts[spelled->layer];
     draft.keys.push_back(key);
     if (spelled->kind && draft.kind && *spelled->kind != *draft.kind) {
@@ -153,6 +169,15 @@ std::map<std::string, Draft> gathered(const weights::SafetensorsFile& file,
 // Whether the tensors gathered under one name are a module at all.
 bool is_module(const Draft& draft) {
   return draft.kind.has_value() || draft.parts.contains("diff_b");
+}
+
+void load(SafetensorsFile& file, const std::string& where) {
+  const std::uint64_t room = available_memory_bytes();
+  if (file.file_size() > room) {
+    throw Failure(ErrorCode::kOutOfMemory,
+                  fmt::format("{}: has {} bytes, and {} are free", where, file.file_size(), room));
+  }
+  file.load().value_or_throw();
 }
 
 }  // namespace
@@ -187,35 +212,45 @@ std::optional<std::int64_t> Module::rank() const {
 
 double Module::scale() const {
   const auto r = rank();
-  if (!alpha || !r || *r == 0) return 1.0;
-  const auto wide = static_cast<double>(*r);
+  const double wide = r ? static_cast<double>(*r) : stated_rank.value_or(0.0);
+  if (!alpha || wide == 0.0) return 1.0;
   return *alpha / (rank_stabilised ? std::sqrt(wide) : wide);
 }
 
 Result<std::shared_ptr<const AdapterFile>> AdapterFile::read(const std::filesystem::path& path) {
-  auto opened = weights::SafetensorsFile::open(path);
+  auto opened = SafetensorsFile::open(path, SafetensorsFile::Backing::kMemory);
   if (!opened.ok()) return opened.error();
   const std::string where = path.filename().string();
   try {
     std::shared_ptr<AdapterFile> adapter(new AdapterFile(std::move(*opened)));
     const PeftConfig peft = PeftConfig::of(path, adapter->metadata());
-    for (auto& [layer, draft] : gathered(adapter->file_, adapter->unknown_keys_, where)) {
+    auto drafts = gathered(adapter->file_, adapter->unknown_keys_, where);
+    // Known by its names alone: a checkpoint of many gigabytes is refused before it is read.
+    if (std::ranges::none_of(drafts, is_module, &Drafts::value_type::second)) {
+      refuse(where,
+             "is no adapter: none of its tensors has the name of an adapter's (as kohya, "
+             "diffusers, PEFT, OneTrainer or LyCORIS write them)");
+    }
+    load(adapter->file_, where);
+    for (auto& [layer, draft] : drafts) {
       if (is_module(draft)) {
         adapter->modules_.push_back(finished(layer, std::move(draft), peft, where));
+        adapter->modules_.back().memory = adapter->file_.memory();
       } else {
         adapter->unknown_keys_.insert(adapter->unknown_keys_.end(), draft.keys.begin(),
                                       draft.keys.end());
       }
     }
-    if (adapter->modules_.empty()) {
-      refuse(where,
-             "is no adapter: none of its tensors has the name of an adapter's (as kohya, "
-             "diffusers, PEFT, OneTrainer or LyCORIS write them)");
-    }
     return std::shared_ptr<const AdapterFile>(std::move(adapter));
   } catch (const Failure& failure) {
     return failure.error();
   }
+}
+
+bool AdapterFile::owns(const void* address) const {
+  TensorView place;
+  place.bytes = {static_cast<const std::byte*>(address), 0};
+  return file_.owns(place);
 }
 
 double scalar_of(const TensorView& view, const std::string& where) {

@@ -21,13 +21,19 @@ enum class Kind { kLora, kLoha, kLokr, kGlora, kIa3, kOft, kBoft, kFull };
 std::string name(Kind kind);  // "LoRA", "LoHa", ...
 
 // Parts by our names, whatever the spelling: down, up, mid (LoRA); w1_a .. t2 (LoHa); w1 .. t2
-// (LoKr); a1, a2, b1, b2, bm (GLoRA); weight, on_input (IA3); blocks, rescale (OFT, BOFT); diff
-// (full); and beside any kind dora, magnitude (both DoRA) and diff_b.
+// (LoKr); a1, a2, b1, b2, bm (GLoRA); weight, on_input, and PEFT's l (IA3); blocks, rescale (OFT,
+// BOFT) and PEFT's skew, old_blocks (OFT), butterfly, factors (BOFT); diff (full, norms); and
+// beside any kind dora, magnitude (both DoRA), diff_b, and PEFT's up_b.
 struct Module {
   std::string name;  // the layer as the file spells it
   Kind kind = Kind::kLora;
   std::map<std::string, weights::TensorView, std::less<>> parts;
+  std::shared_ptr<const void> memory{};  // keeps what the parts point into
   std::optional<double> alpha;
+  std::optional<double> stated_rank;  // where no tensor tells
+  // Of the series that PEFT's OFT takes for the inverse in Cayley's map; absent: the inverse
+  // itself.
+  std::optional<int> neumann_terms;
   bool rank_stabilised = false;  // alpha / sqrt(rank) instead of alpha / rank
 
   bool has(std::string_view part) const { return parts.contains(part); }
@@ -40,7 +46,8 @@ struct Module {
   bool is_dora() const { return has("dora") || has("magnitude"); }
 };
 
-// Immutable; shared by threads. Owns the memory map its views point into.
+// Immutable; shared by threads. All its tensors are in memory: nothing that happens to the file
+// afterwards changes them.
 class AdapterFile {
  public:
   // Reads kohya, diffusers, PEFT, OneTrainer and LyCORIS spellings from a safetensors file. Every
@@ -58,6 +65,8 @@ class AdapterFile {
   }
   const std::filesystem::path& path() const { return file_.path(); }
   std::uint64_t bytes() const { return file_.file_size(); }
+  // Whether `address` is in what memory() keeps.
+  bool owns(const void* address) const;
 
  private:
   explicit AdapterFile(weights::SafetensorsFile file) : file_(std::move(file)) {}

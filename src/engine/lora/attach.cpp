@@ -1,8 +1,12 @@
 #include "engine/lora/attach.h"
 
+#include <ATen/Parallel.h>
+#include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <exception>
+#include <utility>
 
 #include "engine/lora/modules.h"
 
@@ -20,6 +24,54 @@ AttachedLayer attached(const AdapterFile& file, const Module& module, const Laye
   }
 }
 
+// All that match, in the file's order, computed by many threads; of several failures the first.
+std::vector<AttachedLayer> attached_layers(const AdapterFile& file, const ModelLayers& model,
+                                           const nn::Placement& placement) {
+  std::vector<std::pair<const Module*, const Layer*>> pairs;
+  for (const Module& module : file.modules()) {
+    if (const Layer* layer = model.find(module.name)) pairs.emplace_back(&module, layer);
+  }
+  std::vector<AttachedLayer> layers(pairs.size());
+  std::vector<std::exception_ptr> failures(pairs.size());
+  // Plain factors stay where they are: microseconds each, less than waking a thread.
+  const bool plain = std::ranges::all_of(pairs, [&](const auto& pair) {
+    return pair.first->kind == Kind::kLora && !pair.first->is_dora() && placement.device.is_cpu();
+  });
+  const int64_t count = std::ssize(pairs);
+  at::parallel_for(0, count, plain ? count + 1 : 8, [&](int64_t begin, int64_t end) {
+    const c10::InferenceMode no_gradients;
+    for (auto i = static_cast<std::size_t>(begin); std::cmp_less(i, end); ++i) {
+      try {
+        layers[i] = attached(file, *pairs[i].first, *pairs[i].second, placement);
+      } catch (...) {
+        failures[i] = std::current_exception();
+      }
+    }
+  });
+  for (const std::exception_ptr& failure : failures) {
+    if (failure) std::rethrow_exception(failure);
+  }
+  return layers;
+}
+
+// Tensors that lie in the file's memory keep all of it.
+std::uint64_t memory_of(const AttachedAdapter& adapter, const AdapterFile& file) {
+  std::uint64_t bytes = 0;
+  bool keeps_file = false;
+  for (const AttachedLayer& layer : adapter.layers) {
+    for (const nn::Branch& branch : layer.branches) {
+      for (const at::Tensor& tensor : nn::tensors_of(branch)) {
+        if (file.owns(tensor.const_data_ptr())) {
+          keeps_file = true;
+        } else {
+          bytes += tensor.nbytes();
+        }
+      }
+    }
+  }
+  return bytes + (keeps_file ? file.bytes() : 0);
+}
+
 }  // namespace
 
 std::shared_ptr<const AttachedAdapter> attach(const AdapterFile& file, const ModelLayers& model,
@@ -28,13 +80,8 @@ std::shared_ptr<const AttachedAdapter> attach(const AdapterFile& file, const Mod
   auto result = std::make_shared<AttachedAdapter>();
   result->report = match(file, model);
   check_matches(result->report, options.allow_partial);
-  for (const Module& module : file.modules()) {
-    const Layer* layer = model.find(module.name);
-    if (layer != nullptr) result->layers.push_back(attached(file, module, *layer, placement));
-  }
-  for (const AttachedLayer& layer : result->layers) {
-    for (const nn::Branch& branch : layer.branches) result->memory_bytes += nn::bytes_of(branch);
-  }
+  result->layers = attached_layers(file, model, placement);
+  result->memory_bytes = memory_of(*result, file);
   result->identity = options.identity;
   return result;
 }

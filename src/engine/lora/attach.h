@@ -24,11 +24,12 @@ struct AttachedLayer {
   std::vector<nn::Branch> branches;
 };
 
-// Immutable; shared by threads. Needs neither the file nor the model's layers any more.
+// Immutable; shared by threads. Needs neither the file nor the model's layers any more; on a CPU
+// its tensors lie where the file was loaded.
 struct AttachedAdapter {
   std::vector<AttachedLayer> layers;
   AdapterReport report;
-  std::uint64_t memory_bytes = 0;  // of the branches' tensors
+  std::uint64_t memory_bytes = 0;  // that it keeps alive
   std::string identity;            // equal identities draw alike; set by who loads it
   bool changes(std::string_view component) const {
     return report.matched.contains(std::string(component));

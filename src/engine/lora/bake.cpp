@@ -16,7 +16,7 @@ Baker::Baker(const ModelLayers& model, std::vector<BakedAdapter> adapters, bool 
     for (const Module& module : adapter.file->modules()) {
       const Layer* layer = model.find(module.name);
       if (layer == nullptr) continue;
-      if (module.has("diff_b") && layer->bias == nullptr) {
+      if (brings_bias(module) && layer->bias == nullptr) {
         throw Failure(
             ErrorCode::kInvalidModel,
             fmt::format("{}: {} changes the bias of a layer that has none; it can be "
@@ -39,8 +39,9 @@ std::optional<at::Tensor> Baker::operator()(std::string_view component, std::str
   for (const Change& change : changes_) {
     if (change.layer->component != component || change.layer->name != name) continue;
     const at::Tensor plain = base.to(at::kFloat);
-    const at::Tensor difference = kind == "weight" ? weight_difference(*change.module, plain)
-                                                   : bias_difference(*change.module, base.size(0));
+    const at::Tensor difference =
+        kind == "weight" ? weight_difference(*change.module, plain)
+                         : bias_difference(*change.module, change.layer->weight.shape, plain);
     if (!difference.defined()) continue;
     if (!merged) merged = plain.clone();
     merged->add_(difference, change.weight);

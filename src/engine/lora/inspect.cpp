@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "engine/lora/adapter_hash.h"
 #include "engine/weights/json.h"
 #include "engine/weights/weights.h"
 
@@ -105,7 +106,7 @@ std::string family_of(const AdapterFile& file) {
   return by_text;
 }
 
-Result<AdapterInspection> inspect_adapter(const std::filesystem::path& path) {
+Result<AdapterInspection> inspect_adapter(const std::filesystem::path& path, bool hash) {
   const auto file = AdapterFile::read(path);
   if (!file.ok()) return file.error();
   AdapterInspection result;
@@ -126,8 +127,10 @@ Result<AdapterInspection> inspect_adapter(const std::filesystem::path& path) {
   }
   result.dtypes.assign(dtypes.begin(), dtypes.end());
   add_metadata(**file, result);
+  if (!hash) return result;
   const auto opened = weights::Weights::open_file(path);
   if (opened.ok()) result.sha256 = (*opened)->sha256();
+  if (const auto short_one = short_hash(path); short_one.ok()) result.short_hash = *short_one;
   return result;
 }
 

@@ -27,13 +27,14 @@ struct AdapterInspection {
   std::string trigger;                                      // what the header says to write, or ""
   std::map<std::string, std::string> metadata;              // the header, long values cut
   std::uint64_t bytes = 0;
-  std::string sha256;
+  std::string sha256;      // of the file
+  std::string short_hash;  // see adapter_hash.h
 };
 
 // "sd1", "sd2", "sdxl" by the widths of its modules, or "" when they do not tell.
 std::string family_of(const AdapterFile& file);
 
-// Fails with what AdapterFile::read says.
-Result<AdapterInspection> inspect_adapter(const std::filesystem::path& file);
+// Fails with what AdapterFile::read says. Without `hash` its hashes stay "".
+Result<AdapterInspection> inspect_adapter(const std::filesystem::path& file, bool hash = true);
 
 }  // namespace limner::engine::lora

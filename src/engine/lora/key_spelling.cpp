@@ -19,6 +19,18 @@ constexpr Suffix kSuffixes[] = {
     {".lora_B.weight", "up", Kind::kLora},
     {".lora_A.default.weight", "down", Kind::kLora},
     {".lora_B.default.weight", "up", Kind::kLora},
+    {".lora_B.bias", "up_b", Kind::kLora},
+    {".lora_B.default.bias", "up_b", Kind::kLora},
+    {".ia3_l", "l", Kind::kIa3},
+    {".ia3_l.default", "l", Kind::kIa3},
+    {".oft_R.weight", "skew", Kind::kOft},
+    {".oft_R.default.weight", "skew", Kind::kOft},
+    {".oft_r", "old_blocks", Kind::kOft},
+    {".oft_r.default", "old_blocks", Kind::kOft},
+    {".boft_R", "butterfly", Kind::kBoft},
+    {".boft_R.default", "butterfly", Kind::kBoft},
+    {".boft_s", "factors", Kind::kBoft},
+    {".boft_s.default", "factors", Kind::kBoft},
     {".lora_magnitude_vector", "magnitude", std::nullopt},
     {".lora_magnitude_vector.weight", "magnitude", std::nullopt},
     {".lora_magnitude_vector.default.weight", "magnitude", std::nullopt},
@@ -56,6 +68,8 @@ constexpr Suffix kSuffixes[] = {
     {".rescale", "rescale", std::nullopt},
     {".diff", "diff", Kind::kFull},
     {".diff_b", "diff_b", std::nullopt},
+    {".w_norm", "diff", Kind::kFull},
+    {".b_norm", "diff_b", Kind::kFull},
 };
 
 // What wrappers put around a name: PEFT's model class, the processors of old diffusers files.

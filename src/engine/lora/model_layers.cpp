@@ -16,9 +16,15 @@ std::string with_underscores(std::string name) {
   return name;
 }
 
-// Norms and embeddings are no products of a matrix with what goes through the network.
+// Matrices, convolutions and norms; not embeddings, nor the text encoders' last norm, which the
+// prompt's choice of a hidden state goes through on its own.
 bool is_layer(std::string_view tensor, const weights::TensorView& view) {
-  return tensor.ends_with(kWeight) && (view.shape.size() == 2 || view.shape.size() == 4) &&
+  if (!tensor.ends_with(kWeight)) return false;
+  if (view.shape.size() == 1) {
+    return tensor.find("norm") != std::string_view::npos &&
+           tensor.find("final_layer_norm") == std::string_view::npos;
+  }
+  return (view.shape.size() == 2 || view.shape.size() == 4) &&
          tensor.find("embeddings.") == std::string_view::npos;
 }
 

@@ -23,6 +23,7 @@ struct Layer {
   weights::TensorView weight;
   const weights::TensorView* bias = nullptr;
   bool is_convolution() const { return weight.shape.size() == 4; }
+  bool is_norm() const { return weight.shape.size() == 1; }
 };
 
 // Immutable; keeps the networks' weights.

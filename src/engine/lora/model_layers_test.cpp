@@ -91,8 +91,9 @@ TEST_F(ModelLayersTest, BlockNamesOfSingleFileCheckpointsFindTheirLayers) {
   for (const auto& [spelled, want] : names) EXPECT_EQ(found(spelled), want) << spelled;
 }
 
-TEST_F(ModelLayersTest, NormsAndEmbeddingsAreNoLayersAndAWrongNameHasANearOne) {
-  EXPECT_EQ(found("unet.mid_block.attentions.0.norm"), "none");
+TEST_F(ModelLayersTest, NormsAreLayersEmbeddingsAreNoneAndAWrongNameHasANearOne) {
+  EXPECT_EQ(found("lora_unet_mid_block_attentions_0_norm"), "unet:mid_block.attentions.0.norm");
+  EXPECT_EQ(found("lora_unet_middle_block_1_norm"), "unet:mid_block.attentions.0.norm");
   EXPECT_EQ(found("text_encoder.text_model.embeddings.token_embedding"), "none");
   EXPECT_EQ(layers_->near("unet.conv_inn"), " (did you mean unet.conv_in?)");
 }

@@ -3,10 +3,12 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include <cstring>
 #include <utility>
 
 #include "base/check.h"
+#include "engine/lora/module_reader.h"
+#include "engine/lora/rotations.h"
+#include "engine/weights/message_text.h"
 
 namespace limner::engine::lora {
 namespace {
@@ -15,81 +17,16 @@ using nn::Branch;
 using nn::Delta;
 using nn::Factor;
 
-at::ScalarType scalar_type(weights::DType dtype) {
-  switch (dtype) {
-    case weights::DType::kF16:
-      return at::kHalf;
-    case weights::DType::kBF16:
-      return at::kBFloat16;
-    case weights::DType::kF64:
-      return at::kDouble;
-    default:
-      return at::kFloat;
-  }
-}
-
-std::string text(at::IntArrayRef shape) {
-  return fmt::format("[{}]", fmt::join(shape, ", "));
-}
-
-[[noreturn]] void mismatch(const Module& module, const std::string& part, const std::string& want,
-                           at::IntArrayRef got) {
-  throw Failure(ErrorCode::kInvalidModel, fmt::format("{} does not fit the layer: want {}, got {}",
-                                                      module.key_of(part), want, text(got)));
-}
-
-// One layer, its shape and a module for it.
-class Reader {
- public:
-  Reader(const Module& module, at::IntArrayRef shape) : module_(module), shape_(shape.vec()) {}
-
-  int64_t out() const { return shape_[0]; }
-  int64_t in() const { return shape_[1]; }
-  int64_t positions() const { return shape_.size() == 4 ? shape_[2] * shape_[3] : 1; }
-  bool is_convolution() const { return shape_.size() == 4; }
-  const std::vector<int64_t>& shape() const { return shape_; }
-  const Module& module() const { return module_; }
-
-  // As stored.
-  at::Tensor raw(const char* part) const { return tensor_of(module_.part(part)); }
-  // A matrix of `rows` x `columns` (-1: any), convolutions flattened; `as` names the sizes.
-  at::Tensor matrix(const char* part, int64_t rows, int64_t columns) const {
-    const at::Tensor stored = raw(part);
-    const at::Tensor flat = stored.dim() >= 2 ? stored.flatten(1) : stored;
-    const auto fits = [](int64_t size, int64_t want) { return want < 0 || size == want; };
-    if (flat.dim() != 2 || !fits(flat.size(0), rows) || !fits(flat.size(1), columns)) {
-      const auto size = [](int64_t want) { return want < 0 ? "any" : std::to_string(want); };
-      mismatch(module_, part, fmt::format("[{}, {}]", size(rows), size(columns)), stored.sizes());
-    }
-    return flat;
-  }
-  at::Tensor floats(const char* part, int64_t rows, int64_t columns) const {
-    return matrix(part, rows, columns).to(at::kFloat);
-  }
-  // `count` numbers of any shape.
-  at::Tensor numbers(const char* part, int64_t count) const {
-    const at::Tensor stored = raw(part);
-    if (stored.numel() != count) {
-      mismatch(module_, part, fmt::format("{} numbers", count), stored.sizes());
-    }
-    return stored.to(at::kFloat).reshape({count});
-  }
-
- private:
-  const Module& module_;
-  std::vector<int64_t> shape_;
-};
-
 // --- low rank ---
 
 // The middle of a convolution in three steps, [r, r, kh, kw].
-at::Tensor middle(const Reader& reader, const char* part, int64_t rows, int64_t columns) {
+at::Tensor middle(const ModuleReader& reader, const char* part, int64_t rows, int64_t columns) {
   const at::Tensor stored = reader.raw(part).to(at::kFloat);
   const auto& shape = reader.shape();
   if (!reader.is_convolution() || stored.dim() != 4 || stored.size(0) != rows ||
       stored.size(1) != columns || stored.size(2) != shape[2] || stored.size(3) != shape[3]) {
     mismatch(reader.module(), part,
-             reader.is_convolution() ? text({rows, columns, shape[2], shape[3]})
+             reader.is_convolution() ? shape_text({rows, columns, shape[2], shape[3]})
                                      : std::string("none for a linear layer"),
              stored.sizes());
   }
@@ -97,7 +34,7 @@ at::Tensor middle(const Reader& reader, const char* part, int64_t rows, int64_t 
 }
 
 // [r, in * positions]; a middle is folded in.
-at::Tensor down_of(const Reader& reader) {
+at::Tensor down_of(const ModuleReader& reader) {
   if (!reader.module().has("mid")) {
     return reader.matrix("down", -1, reader.in() * reader.positions());
   }
@@ -107,7 +44,7 @@ at::Tensor down_of(const Reader& reader) {
   return at::einsum("abhw,bi->aihw", {mid, down}).flatten(1);
 }
 
-std::pair<at::Tensor, at::Tensor> low_rank(const Reader& reader) {
+std::pair<at::Tensor, at::Tensor> low_rank(const ModuleReader& reader) {
   const at::Tensor down = down_of(reader);
   return {down, reader.matrix("up", reader.out(), down.size(0))};
 }
@@ -115,12 +52,12 @@ std::pair<at::Tensor, at::Tensor> low_rank(const Reader& reader) {
 // --- LoHa and LoKr ---
 
 // einsum over a core [ra, rb, kh, kw] with a [ra, out] and b [rb, in].
-at::Tensor tucker(const Reader& reader, const char* core, const at::Tensor& a,
+at::Tensor tucker(const ModuleReader& reader, const char* core, const at::Tensor& a,
                   const at::Tensor& b) {
   return at::einsum("ijhw,ip,jr->prhw", {middle(reader, core, a.size(0), b.size(0)), a, b});
 }
 
-Delta loha(const Reader& reader) {
+Delta loha(const ModuleReader& reader) {
   Delta delta{.join = Delta::Join::kHadamard, .shape = reader.shape()};
   if (reader.module().has("t1")) {
     const auto product = [&](const char* core, const char* a, const char* b) {
@@ -141,7 +78,7 @@ Delta loha(const Reader& reader) {
   return delta;
 }
 
-Delta lokr(const Reader& reader) {
+Delta lokr(const ModuleReader& reader) {
   const Module& module = reader.module();
   Delta delta{.join = Delta::Join::kKronecker, .shape = reader.shape()};
   if (module.has("w1")) {
@@ -184,7 +121,7 @@ struct GloraParts {
   at::Tensor b1, b2;  // [out, r], [r, in * positions]
 };
 
-GloraParts glora(const Reader& reader) {
+GloraParts glora(const ModuleReader& reader) {
   const Module& module = reader.module();
   GloraParts parts;
   parts.a1 = reader.floats("a1", reader.in(), -1);
@@ -207,65 +144,41 @@ at::Tensor over_inputs(const at::Tensor& weight, const at::Tensor& matrix) {
 
 // --- channel factors and rotations ---
 
-bool on_input(const Module& module) {
-  return scalar_of(module.part("on_input"), module.key_of("on_input")) != 0.0;
+// What (IA)3 multiplies W's channels with.
+struct ChannelFactors {
+  at::Tensor factors;  // [in] or [out]
+  bool on_input = false;
+};
+
+// PEFT stores 1 + the factor, and on which side by the shape alone: [1, in], [out, 1], or [1, any,
+// 1, 1] of a convolution.
+bool peft_on_input(const ModuleReader& reader) {
+  const auto& stored = reader.module().part("l").shape;
+  const std::int64_t count = stored.size() > 1 ? stored[1] : 0;
+  const bool output = stored.size() == 2 && stored[0] == reader.out() && count == 1;
+  if (output) return false;
+  if (stored.size() == 4 && reader.in() == reader.out()) {
+    mismatch(reader.module(), "l",
+             "a convolution with different numbers of inputs and outputs: the file does not say "
+             "which of them it scales",
+             stored);
+  }
+  if (count == reader.in()) return true;
+  if (stored.size() != 4 || count != reader.out()) {
+    mismatch(reader.module(), "l", fmt::format("[1, {}] or [{}, 1]", reader.in(), reader.out()),
+             stored);
+  }
+  return false;
 }
 
-// (I + Q)(I - Q)^-1 for the skew-symmetric Q of `blocks` [..., m, m], whose norm is held under
-// alpha * out where alpha is positive.
-at::Tensor cayley(const Reader& reader, const at::Tensor& blocks) {
-  at::Tensor q = blocks - blocks.transpose(-1, -2);
-  const double limit = reader.module().alpha.value_or(0.0) * static_cast<double>(reader.out());
-  if (limit > 0.0) {
-    const double norm = q.norm().item<double>() + 1e-8;
-    if (norm > limit) q = q * (limit / norm);
-  }
-  const at::Tensor eye = at::eye(blocks.size(-1));
-  return at::matmul(eye + q, at::linalg_inv(eye - q));
-}
-
-// R of a BOFT module as one matrix [out, out]: its butterfly stages applied to the identity.
-at::Tensor butterfly(const Reader& reader, const at::Tensor& blocks) {
-  const int64_t stages = blocks.size(0), size = blocks.size(2);
-  if (blocks.size(3) != size || size % 2 != 0 || blocks.size(1) * size != reader.out()) {
-    mismatch(reader.module(), "blocks", fmt::format("[any, n, m, m] with n * m = {}", reader.out()),
-             blocks.sizes());
-  }
-  const at::Tensor rotations = cayley(reader, blocks);
-  at::Tensor matrix = at::eye(reader.out());
-  for (int64_t stage = 0; stage < stages; ++stage) {
-    const int64_t reach = (int64_t{1} << std::min<int64_t>(stage, 40)) * (size / 2);
-    if (reader.out() % (2 * reach) != 0) {
-      mismatch(reader.module(), "blocks", fmt::format("fewer than {} stages", stage + 1),
-               blocks.sizes());
-    }
-    matrix = matrix.unflatten(0, {-1, 2, reach}).transpose(1, 2).flatten(0, 2);
-    matrix = at::bmm(rotations[stage], matrix.unflatten(0, {-1, size})).flatten(0, 1);
-    matrix = matrix.unflatten(0, {-1, reach, 2}).transpose(1, 2).flatten(0, 2);
-  }
-  return matrix;
-}
-
-// What an OFT or BOFT module multiplies W with from the left, minus the identity: [n, m, m].
-at::Tensor rotation(const Reader& reader) {
+ChannelFactors ia3_of(const ModuleReader& reader) {
   const Module& module = reader.module();
-  const at::Tensor blocks = reader.raw("blocks").to(at::kFloat);
-  at::Tensor result;
-  if (module.kind == Kind::kBoft) {
-    result = butterfly(reader, blocks).unsqueeze(0);
-  } else {
-    if (blocks.dim() != 3 || blocks.size(1) != blocks.size(2) ||
-        blocks.size(0) * blocks.size(1) != reader.out()) {
-      mismatch(module, "blocks", fmt::format("[n, m, m] with n * m = {}", reader.out()),
-               blocks.sizes());
-    }
-    result = cayley(reader, blocks).transpose(-1, -2);
-  }
-  if (module.has("rescale")) {
-    const at::Tensor rescale = reader.numbers("rescale", reader.out());
-    result = result * rescale.view({result.size(0), result.size(1), 1});
-  }
-  return result - at::eye(result.size(-1));
+  const bool peft = module.has("l");
+  const bool input = peft ? peft_on_input(reader)
+                          : scalar_of(module.part("on_input"), module.key_of("on_input")) != 0.0;
+  const at::Tensor stored =
+      reader.numbers(peft ? "l" : "weight", input ? reader.in() : reader.out());
+  return {peft ? stored - 1.0 : stored, input};
 }
 
 // [n, m, m] blocks times the rows of W.
@@ -274,12 +187,33 @@ at::Tensor mixed_outputs(const at::Tensor& blocks, const at::Tensor& weight) {
   return at::bmm(blocks, rows).reshape(weight.sizes());
 }
 
+at::Tensor rotated_difference(const Rotation& rotation, const at::Tensor& weight) {
+  const at::Tensor& blocks = rotation.blocks;
+  if (!rotation.on_input) return mixed_outputs(blocks, weight);
+  const at::Tensor rows = weight.reshape({weight.size(0), blocks.size(0), blocks.size(1)});
+  const at::Tensor mixed = at::einsum("onm,nkm->onk", {rows, blocks}).reshape(weight.sizes());
+  if (!rotation.factors.defined()) return mixed;
+  std::vector<int64_t> shape(static_cast<std::size_t>(weight.dim()), 1);
+  shape[0] = -1;
+  return (weight + mixed) * rotation.factors.view(shape) - weight;
+}
+
 // --- all kinds ---
 
+void check_norm(const ModuleReader& reader) {
+  const Module& module = reader.module();
+  if (module.kind == Kind::kFull && !module.is_dora()) return;
+  throw Failure(ErrorCode::kInvalidModel,
+                fmt::format("{} is a norm, which a {} module does not change; want a difference "
+                            "(w_norm and b_norm, or diff and diff_b)",
+                            weights::quote(module.name), name(module.kind)));
+}
+
 // The difference before DoRA.
-at::Tensor plain_difference(const Reader& reader, const at::Tensor& weight) {
+at::Tensor plain_difference(const ModuleReader& reader, const at::Tensor& weight) {
   const Module& module = reader.module();
   const double scale = module.scale();
+  if (weight.dim() == 1) check_norm(reader);
   switch (module.kind) {
     case Kind::kLora: {
       const auto [down, up] = low_rank(reader);
@@ -295,14 +229,14 @@ at::Tensor plain_difference(const Reader& reader, const at::Tensor& weight) {
       return (over_inputs(over_inputs(weight, parts.a1), parts.a2) + own) * scale;
     }
     case Kind::kIa3: {
-      const bool input = on_input(module);
+      const ChannelFactors ia3 = ia3_of(reader);
       std::vector<int64_t> shape(static_cast<std::size_t>(weight.dim()), 1);
-      shape[input ? 1 : 0] = -1;
-      return weight * reader.numbers("weight", input ? reader.in() : reader.out()).view(shape);
+      shape[ia3.on_input ? 1 : 0] = -1;
+      return weight * ia3.factors.view(shape);
     }
     case Kind::kOft:
     case Kind::kBoft:
-      return mixed_outputs(rotation(reader), weight);
+      return rotated_difference(rotation_of(reader), weight);
     case Kind::kFull:
       if (!module.has("diff")) return {};
       return reader.numbers("diff", weight.numel()).view(weight.sizes());
@@ -322,7 +256,7 @@ struct Magnitude {
   }
 };
 
-Magnitude magnitude(const Reader& reader, const at::Tensor& changed) {
+Magnitude magnitude(const ModuleReader& reader, const at::Tensor& changed) {
   const Module& module = reader.module();
   const char* part = module.has("magnitude") ? "magnitude" : "dora";
   const auto& stored = module.part(part).shape;
@@ -348,8 +282,8 @@ at::Tensor placed_matrix(const at::Tensor& tensor, const nn::Placement& placemen
   return tensor.to(placement.device, widened ? tensor.scalar_type() : placement.compute);
 }
 
-nn::LowRank low_rank_branch(const Reader& reader, const at::Tensor& down, const at::Tensor& up,
-                            const nn::Placement& placement) {
+nn::LowRank low_rank_branch(const ModuleReader& reader, const at::Tensor& down,
+                            const at::Tensor& up, const nn::Placement& placement) {
   const auto& shape = reader.shape();
   nn::LowRank branch{.down = placed_matrix(down, placement), .up = placed_matrix(up, placement)};
   if (reader.is_convolution()) {
@@ -373,7 +307,7 @@ Branch full_branch(const at::Tensor& difference, const nn::Placement& placement)
 }
 
 // m (W + D) / |W + D| - W = (f - 1) W + f D, with one factor f per channel.
-std::vector<Branch> dora_branches(const Reader& reader, const at::Tensor& weight,
+std::vector<Branch> dora_branches(const ModuleReader& reader, const at::Tensor& weight,
                                   const nn::Placement& placement) {
   const Module& module = reader.module();
   const at::Tensor difference = plain_difference(reader, weight);
@@ -403,7 +337,7 @@ std::vector<Branch> dora_branches(const Reader& reader, const at::Tensor& weight
   return branches;
 }
 
-std::vector<Branch> glora_branches(const Reader& reader, const at::Tensor& weight,
+std::vector<Branch> glora_branches(const ModuleReader& reader, const at::Tensor& weight,
                                    const nn::Placement& placement) {
   if (reader.is_convolution()) return {full_branch(plain_difference(reader, weight), placement)};
   const GloraParts parts = glora(reader);
@@ -413,10 +347,34 @@ std::vector<Branch> glora_branches(const Reader& reader, const at::Tensor& weigh
   return {branch};
 }
 
-std::vector<Branch> weight_branches(const Reader& reader, const Layer& layer,
+template <typename Weight>
+std::vector<Branch> rotation_branches(const ModuleReader& reader, const Weight& weight,
+                                      const nn::Placement& placement) {
+  const Rotation rotation = rotation_of(reader);
+  if (!rotation.on_input) return {nn::OutputMix{placed(rotation.blocks, placement)}};
+  if (reader.positions() > 1) {
+    return {full_branch(rotated_difference(rotation, weight()), placement)};
+  }
+  nn::InputMix mix{.blocks = placed(rotation.blocks.transpose(1, 2).contiguous(), placement),
+                   .factors = {}};
+  if (!rotation.factors.defined()) return {mix};
+  mix.factors = placed(rotation.factors, placement);
+  return {mix, nn::OutputMix{(mix.factors - 1.0).view({-1, 1, 1})}};
+}
+
+// A norm's, which only differences change.
+std::vector<Branch> norm_branches(const ModuleReader& reader, const nn::Placement& placement) {
+  check_norm(reader);
+  const Module& module = reader.module();
+  if (!module.has("diff")) return {};
+  return {nn::WeightShift{placed(reader.numbers("diff", reader.out()), placement)}};
+}
+
+std::vector<Branch> weight_branches(const ModuleReader& reader, const Layer& layer,
                                     const nn::Placement& placement) {
   const Module& module = reader.module();
-  const auto weight = [&] { return tensor_of(layer.weight).to(at::kFloat); };
+  const auto weight = [&] { return tensor_of(layer.weight, nullptr).to(at::kFloat); };
+  if (layer.is_norm()) return norm_branches(reader, placement);
   if (module.is_dora()) return dora_branches(reader, weight(), placement);
   switch (module.kind) {
     case Kind::kLora: {
@@ -434,15 +392,14 @@ std::vector<Branch> weight_branches(const Reader& reader, const Layer& layer,
     case Kind::kGlora:
       return glora_branches(reader, weight(), placement);
     case Kind::kIa3: {
-      if (on_input(module)) {
-        return {nn::InputScale{placed(reader.numbers("weight", reader.in()), placement)}};
-      }
-      const at::Tensor factors = reader.numbers("weight", reader.out());
-      return {nn::OutputMix{placed(factors, placement).view({-1, 1, 1})}};
+      const ChannelFactors ia3 = ia3_of(reader);
+      const at::Tensor factors = placed(ia3.factors, placement);
+      if (ia3.on_input) return {nn::InputScale{factors}};
+      return {nn::OutputMix{factors.view({-1, 1, 1})}};
     }
     case Kind::kOft:
     case Kind::kBoft:
-      return {nn::OutputMix{placed(rotation(reader), placement)}};
+      return rotation_branches(reader, weight, placement);
     case Kind::kFull:
       if (!module.has("diff")) return {};
       return {full_branch(reader.numbers("diff", reader.out() * reader.in() * reader.positions())
@@ -455,32 +412,41 @@ std::vector<Branch> weight_branches(const Reader& reader, const Layer& layer,
 
 }  // namespace
 
-at::Tensor tensor_of(const weights::TensorView& view) {
-  at::Tensor copy = at::empty(view.shape, scalar_type(view.dtype));
-  if (!view.bytes.empty()) {
-    std::memcpy(copy.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
-  }
-  return copy;
-}
-
 at::Tensor weight_difference(const Module& module, const at::Tensor& weight) {
-  const Reader reader(module, weight.sizes());
+  const ModuleReader reader(module, weight.sizes());
   at::Tensor difference = plain_difference(reader, weight);
   if (!module.is_dora() || !difference.defined()) return difference;
   const at::Tensor changed = weight + difference;
   return changed * magnitude(reader, changed).over(changed) - weight;
 }
 
-at::Tensor bias_difference(const Module& module, int64_t out) {
-  if (!module.has("diff_b")) return {};
-  return Reader(module, {out, 1}).numbers("diff_b", out);
+bool brings_bias(const Module& module) {
+  return module.has("diff_b") || module.has("up_b");
+}
+
+at::Tensor bias_difference(const Module& module, at::IntArrayRef shape, const at::Tensor& bias) {
+  const ModuleReader reader(module, shape);
+  at::Tensor difference;
+  const auto add = [&](const at::Tensor& more) {
+    difference = difference.defined() ? difference + more : more;
+  };
+  if (module.has("diff_b")) add(reader.numbers("diff_b", reader.out()));
+  if (module.has("up_b")) add(reader.numbers("up_b", reader.out()) * module.scale());
+  if (module.has("l") && bias.defined()) {
+    // PEFT's (IA)3 scales what the layer puts out, its bias too.
+    const ChannelFactors ia3 = ia3_of(reader);
+    if (!ia3.on_input) add(bias * ia3.factors);
+  }
+  return difference;
 }
 
 std::vector<nn::Branch> branches_of(const Module& module, const Layer& layer,
                                     const nn::Placement& placement) {
   std::vector<Branch> branches =
-      weight_branches(Reader(module, layer.weight.shape), layer, placement);
-  const at::Tensor bias = bias_difference(module, layer.weight.shape[0]);
+      weight_branches(ModuleReader(module, layer.weight.shape), layer, placement);
+  const at::Tensor own =
+      layer.bias == nullptr ? at::Tensor() : tensor_of(*layer.bias, nullptr).to(at::kFloat);
+  const at::Tensor bias = bias_difference(module, layer.weight.shape, own);
   if (bias.defined()) branches.emplace_back(nn::BiasShift{placed(bias, placement)});
   return branches;
 }

@@ -5,10 +5,10 @@
 //   LoKr    s w1 (x) w2, the Kronecker product, each whole or a product of two; LyCORIS
 //   GLoRA   s (W a1 a2 + b1 b2); Chavan et al. 2023, LyCORIS
 //   (IA)3   W with each output (or input) channel multiplied by its factor; Liu et al. 2022
-//   OFT     (R - I) W, R block-diagonal and orthogonal by Cayley's map; Qiu et al. 2023
-//   BOFT    the same with R a product of butterfly factors; Liu et al. 2023
-//   full    diff
-//   DoRA    m (W + D) / |W + D| - W for any D above, norms per output (or input) channel; Liu et
+//   OFT     (R - I) W, R block-diagonal and orthogonal by Cayley's map; Qiu et al. 2023. PEFT: W
+//   R^T - W BOFT    the same with R a product of butterfly factors; Liu et al. 2023 full    diff;
+//   the only one for norms DoRA    m (W + D) / |W + D| - W for any D above, norms per output (or
+//   input) channel; Liu et
 //           al. 2024
 //
 // An adapter's weight multiplies the whole difference, also for DoRA, OFT and BOFT, as in ComfyUI:
@@ -27,15 +27,15 @@
 
 namespace limner::engine::lora {
 
-// A copy: an adapter's file may be replaced or cut short while pictures are drawn with it.
-at::Tensor tensor_of(const weights::TensorView& view);
-
 // The difference to W that the module makes, [out, in] or [out, in, kh, kw] float32; undefined
 // where it changes only the bias. `weight`: W in float32. Throws Failure(kInvalidModel) naming the
 // layer, what was wanted and what came.
 at::Tensor weight_difference(const Module& module, const at::Tensor& weight);
-// [out] float32, or undefined.
-at::Tensor bias_difference(const Module& module, int64_t out);
+// [out] float32, or undefined. `shape`: W's; `bias`: the layer's own in float32, undefined where it
+// has none.
+at::Tensor bias_difference(const Module& module, at::IntArrayRef shape, const at::Tensor& bias);
+// Whether it adds to the bias also of a layer without one.
+bool brings_bias(const Module& module);
 
 // The same as branches for run time, in dtypes that layers of `placement` compute with. Only DoRA
 // and GLoRA read W, which `layer` has.

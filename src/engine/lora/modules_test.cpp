@@ -110,6 +110,75 @@ INSTANTIATE_TEST_SUITE_P(Kinds, LycorisParity,
                                            "oft_conv_rescaled", "boft", "boft_rescaled", "full"),
                          [](const auto& test) { return std::string(test.param); });
 
+// The same against PEFT: files under its names, with its configuration beside them, and what its
+// layer computes (also with `bias`) before and after merging.
+class PeftParity : public ::testing::TestWithParam<const char*> {
+ protected:
+  PeftParity() {
+    const auto file = std::filesystem::path(LIMNER_SOURCE_DIR) / "tests/parity/fixtures/adapters" /
+                      (std::string(GetParam()) + ".safetensors");
+    const auto opened = weights::SafetensorsFile::open(file).value_or_throw();
+    folder_.write("adapter_config.json", opened.metadata().find("adapter_config")->second);
+    Tensors adapter, unet;
+    for (auto& [name, tensor] : testing::read_tensors(file)) {
+      if (name.starts_with("adapter.")) {
+        adapter["base_model.model." + std::string(kLayer) + "." + name.substr(8)] = tensor;
+      } else if (name == "weight" || name == "bias") {
+        unet[std::string(kLayer) + "." + name] = tensor;
+      }
+      fixture_[name] = tensor;
+    }
+    layers_.emplace(Networks{{"unet", testing::network(folder_, "unet", unet)}});
+    file_ = AdapterFile::read(
+                testing::write_tensors(folder_.path() / "adapter_model.safetensors", adapter))
+                .value_or_throw();
+  }
+  const c10::InferenceMode no_gradients_;
+  TemporaryFolder folder_;
+  Tensors fixture_;
+  std::optional<ModelLayers> layers_;
+  std::shared_ptr<const AdapterFile> file_;
+};
+
+TEST_P(PeftParity, BakedWeightAndBiasEqualPeft) {
+  const Baker baker(*layers_, {{file_, AdapterScales::all(1.0)}});
+  for (const std::string part : {"weight", "bias"}) {
+    if (!fixture_.contains(part)) continue;
+    const at::Tensor own = fixture_.at(part);
+    const at::Tensor merged =
+        baker("unet", std::string(kLayer) + "." + part, own).value_or(own.clone());
+    EXPECT_LE(relative_error(merged, fixture_.at("merged_" + part)), 1e-5) << part;
+  }
+}
+
+TEST_P(PeftParity, TheLayerPutsOutWhatPeftsDoes) {
+  const auto attached = attach(*file_, *layers_, {});
+  const AdapterList list = {{attached, AdapterScales::all(1.0)}};
+  const AdapterList* const one[] = {&list};
+  const nn::RowAdapters adapters = row_adapters("unet", one);
+  const at::Tensor weight = fixture_.at("weight"), x = fixture_.at("x");
+  const nn::TensorSource source =
+      parity::source_of({{std::string(kLayer) + ".weight", weight},
+                         {std::string(kLayer) + ".bias", fixture_.at("bias")}});
+  const at::Tensor y =
+      weight.dim() == 2
+          ? nn::Linear(source.at(kLayer), {.in = weight.size(1), .out = weight.size(0)})(x,
+                                                                                         adapters)
+          : nn::Conv2d(source.at(kLayer), {.in = weight.size(1),
+                                           .out = weight.size(0),
+                                           .kernel = weight.size(2),
+                                           .padding = weight.size(2) / 2})(x, adapters);
+  EXPECT_LE(relative_error(y, fixture_.at("y")), 2e-5);
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, PeftParity,
+                         ::testing::Values("peft_lora_bias", "peft_dora", "peft_dora_conv",
+                                           "peft_ia3_out", "peft_ia3_in", "peft_ia3_conv",
+                                           "peft_oft", "peft_oft_shared", "peft_oft_exact",
+                                           "peft_oft_conv", "peft_boft", "peft_boft_butterfly",
+                                           "peft_loha", "peft_lokr"),
+                         [](const auto& test) { return std::string(test.param); });
+
 // --- what one fixture does not show ---
 
 struct OneLayer {
@@ -201,6 +270,71 @@ TEST(Modules, AShapeThatDoesNotFitNamesLayerWantAndGot) {
   EXPECT_NE(model.refusal({{"lokr_w1", at::zeros({3, 2})}, {"lokr_w2", at::zeros({2, 3})}})
                 .find("divisors of [4, 6]"),
             std::string::npos);
+}
+
+// The old form of PEFT's OFT, from its definition: W' = Q^T W, Q = (I - S)(I + S)^-1 of blocks of
+// S.
+TEST(Modules, OldPeftRotationsMixTheOutputs) {
+  at::manual_seed(4);
+  const OneLayer model(at::randn({6, 5}));
+  const at::Tensor blocks = at::randn({2, 3, 3});
+  const at::Tensor skew = (blocks - blocks.transpose(1, 2)) * 0.5;
+  const at::Tensor q = at::bmm(at::eye(3) - skew, at::linalg_inv(at::eye(3) + skew));
+  const at::Tensor want = at::block_diag({q[0], q[1]}).t().matmul(model.weight);
+  EXPECT_LE(relative_error(model.merged({{"oft_r", blocks}}), want), 1e-5);
+}
+
+// --- norms ---
+
+TEST(Norms, RowsAddTheirOwnDifferencesToWeightAndBias) {
+  const c10::InferenceMode no_gradients;
+  at::manual_seed(5);
+  const std::string name = "mid_block.attentions.0.norm";
+  const at::Tensor weight = at::randn({8}), bias = at::randn({8});
+  const at::Tensor dw = at::randn({8}), db = at::randn({8});
+  const TemporaryFolder folder;
+  const ModelLayers layers(
+      {{"unet",
+        testing::network(folder, "unet", {{name + ".weight", weight}, {name + ".bias", bias}})}});
+  const nn::TensorSource source =
+      parity::source_of({{name + ".weight", weight}, {name + ".bias", bias}});
+  for (const auto& [w, b] : {std::pair("w_norm", "b_norm"), std::pair("diff", "diff_b")}) {
+    const auto file =
+        AdapterFile::read(testing::write_tensors(
+                              folder.path() / "a.safetensors",
+                              {{"lora_unet_mid_block_attentions_0_norm." + std::string(w), dw},
+                               {"lora_unet_mid_block_attentions_0_norm." + std::string(b), db}}))
+            .value_or_throw();
+    const auto attached = attach(*file, layers, {});
+    const AdapterList none, half = {{attached, AdapterScales::all(0.5)}},
+                            more = {{attached, AdapterScales::all(-2.0)}};
+    const AdapterList* const rows[] = {&none, &half, &more};
+    const nn::RowAdapters adapters = row_adapters("unet", rows);
+    const double scales[] = {0.0, 0.5, -2.0};
+    const at::Tensor x = at::randn({3, 8, 4, 4}), t = at::randn({3, 5, 8});
+    const nn::GroupNorm group(source.at(name), {.channels = 8, .groups = 4});
+    const nn::LayerNorm layer(source.at(name), 8);
+    for (int64_t row = 0; row < 3; ++row) {
+      const double scale = scales[row];
+      const at::Tensor want =
+          at::group_norm(x.narrow(0, row, 1), 4, weight + scale * dw, bias + scale * db, 1e-5);
+      EXPECT_LE(relative_error(group(x, adapters).narrow(0, row, 1), want), 2e-5);
+      EXPECT_LE(relative_error(group.silu(x, adapters).narrow(0, row, 1), at::silu(want)), 2e-5);
+      EXPECT_LE(relative_error(layer(t, adapters).narrow(0, row, 1),
+                               at::layer_norm(t.narrow(0, row, 1), {8}, weight + scale * dw,
+                                              bias + scale * db, 1e-5)),
+                2e-5);
+    }
+    const Baker baker(layers, {{file, AdapterScales::all(0.5)}});
+    EXPECT_LE(relative_error(*baker("unet", name + ".weight", weight), weight + 0.5 * dw), 1e-6);
+    EXPECT_LE(relative_error(*baker("unet", name + ".bias", bias), bias + 0.5 * db), 1e-6);
+  }
+  const auto lora = AdapterFile::read(testing::write_tensors(
+                                          folder.path() / "b.safetensors",
+                                          {{"unet." + name + ".lora_A.weight", at::ones({1, 8})},
+                                           {"unet." + name + ".lora_B.weight", at::ones({8, 1})}}))
+                        .value_or_throw();
+  EXPECT_THROW(attach(*lora, layers, {}), Failure);
 }
 
 }  // namespace

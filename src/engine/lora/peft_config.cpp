@@ -28,19 +28,40 @@ PeftConfig::Section PeftConfig::section_of(const nlohmann::json& tree, const std
     }
     return value.get<double>();
   };
-  if (const auto alpha = tree.find(prefix + "lora_alpha"); alpha != tree.end()) {
-    section.alpha = number(*alpha, prefix + "lora_alpha");
-  }
-  if (const auto flag = tree.find(prefix + "use_rslora"); flag != tree.end()) {
-    section.rank_stabilised = flag->is_boolean() && flag->get<bool>();
-  }
-  if (const auto list = tree.find(prefix + "alpha_pattern");
-      list != tree.end() && list->is_object()) {
+  const auto read = [&](const char* name, std::optional<double>& into) {
+    const auto found = tree.find(prefix + name);
+    if (found != tree.end() && !found->is_null()) into = number(*found, prefix + name);
+  };
+  const auto read_all = [&](const char* name, std::map<std::string, double>& into) {
+    const auto list = tree.find(prefix + name);
+    if (list == tree.end() || !list->is_object()) return;
     for (const auto& [pattern, value] : list->items()) {
-      section.patterns[pattern] = number(value, prefix + "alpha_pattern");
+      into[pattern] = number(value, prefix + name);
     }
+  };
+  read("alpha", section.scaling.alpha);  // LoHa, LoKr
+  read("lora_alpha", section.scaling.alpha);
+  read("r", section.scaling.rank);
+  read_all("alpha_pattern", section.alphas);
+  read_all("rank_pattern", section.ranks);
+  if (const auto flag = tree.find(prefix + "use_rslora"); flag != tree.end()) {
+    section.scaling.rank_stabilised = flag->is_boolean() && flag->get<bool>();
   }
   return section;
+}
+
+void PeftConfig::read_rotation(const nlohmann::json& tree, const std::string& where) {
+  constexpr int kMostTerms = 100;
+  const auto series = tree.find("use_cayley_neumann");
+  // Versions before 0.17 do not have the setting, and take the inverse.
+  if (tree.contains("oft_block_size") && series == tree.end()) neumann_terms_.reset();
+  if (series != tree.end() && series->is_boolean() && !series->get<bool>()) neumann_terms_.reset();
+  const auto terms = tree.find("num_cayley_neumann_terms");
+  if (!neumann_terms_ || terms == tree.end()) return;
+  if (!terms->is_number_integer() || *terms < 1 || *terms > kMostTerms) {
+    throw Failure(ErrorCode::kInvalidModel, where + ": 'num_cayley_neumann_terms' is not 1 to 100");
+  }
+  neumann_terms_ = terms->get<int>();
 }
 
 PeftConfig PeftConfig::of(const std::filesystem::path& file,
@@ -62,6 +83,7 @@ PeftConfig PeftConfig::of(const std::filesystem::path& file,
       throw Failure(ErrorCode::kInvalidModel, beside.string() + " is not an object");
     }
     config.sections_[""] = section_of(tree, "", beside.filename().string());
+    config.read_rotation(tree, beside.filename().string());
   }
   return config;
 }
@@ -70,9 +92,15 @@ PeftConfig::Scaling PeftConfig::scaling_of(const std::string& layer) const {
   auto section = sections_.find(component_of(layer));
   if (section == sections_.end()) section = sections_.find("");
   if (section == sections_.end()) return {};
-  Scaling scaling{section->second.alpha, section->second.rank_stabilised};
-  for (const auto& [pattern, alpha] : section->second.patterns) {
-    if (layer == pattern || layer.ends_with("." + pattern)) scaling.alpha = alpha;
+  Scaling scaling = section->second.scaling;
+  const auto fits = [&](const std::string& pattern) {
+    return layer == pattern || layer.ends_with("." + pattern);
+  };
+  for (const auto& [pattern, alpha] : section->second.alphas) {
+    if (fits(pattern)) scaling.alpha = alpha;
+  }
+  for (const auto& [pattern, rank] : section->second.ranks) {
+    if (fits(pattern)) scaling.rank = rank;
   }
   return scaling;
 }

@@ -21,7 +21,12 @@ std::vector<UnmatchedKey> unmatched_of(const std::vector<std::string>& layers,
     // Searching a thousand names costs milliseconds; whoever reads the first few knows enough.
     list.push_back({name, list.size() < kShown ? model.near(name) : ""});
   }
-  for (const std::string& key : unknown_keys) list.push_back({key, ""});
+  for (const std::string& key : unknown_keys) {
+    list.push_back({key, key.starts_with("bundle_emb.")
+                             ? " (a textual inversion inside the adapter; limner takes it as a "
+                               "file of its own in an embeddings folder)"
+                             : ""});
+  }
   return list;
 }
 
@@ -57,6 +62,7 @@ std::string other_family(const AdapterReport& report) {
 AdapterReport match(const AdapterFile& file, const ModelLayers& model) {
   AdapterReport report;
   report.file = file.path().filename().string();
+  report.path = file.path();
   report.bytes = file.bytes();
   std::set<std::string> kinds;
   std::vector<std::string> lost;

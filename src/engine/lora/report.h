@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
@@ -17,7 +18,8 @@ struct UnmatchedKey {
 };
 
 struct AdapterReport {
-  std::string file;
+  std::string file;  // its name
+  std::filesystem::path path;
   std::string kinds;                           // "LoRA", "LoRA, full difference", "DoRA of LoKr"
   std::map<std::string, std::size_t> matched;  // component -> layers
   std::vector<UnmatchedKey> unmatched;

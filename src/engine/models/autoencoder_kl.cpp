@@ -91,6 +91,10 @@ VaeConfig read_config(const weights::Config& config) {
   return result;
 }
 
+int64_t spatial_factor_of(const VaeConfig& config) {
+  return int64_t{1} << (config.decoder.block_out_channels.size() - 1);
+}
+
 nn::Conv2d::Size pointwise(int64_t channels) {
   return {.in = channels, .out = channels, .kernel = 1, .stride = 1, .padding = 0};
 }
@@ -139,7 +143,7 @@ struct AutoencoderKL::Network {
     return decoder(h);
   }
 
-  int64_t factor() const { return int64_t{1} << (config.decoder.block_out_channels.size() - 1); }
+  int64_t factor() const { return spatial_factor_of(config); }
   int64_t tile_latent() const { return config.sample_size / factor(); }
 
   VaeConfig config;
@@ -176,6 +180,12 @@ AutoencoderKL::Posterior AutoencoderKL::encode(const at::Tensor& x,
   });
   const auto halves = moments.chunk(2, 1);
   return {.mean = halves[0], .logvar = halves[1].clamp(-30.0, 20.0)};
+}
+
+AutoencoderKL::Traits AutoencoderKL::traits_of(const weights::Config& config) {
+  const VaeConfig read = read_config(config);
+  return {.latent_channels = read.decoder.latent_channels,
+          .spatial_factor = spatial_factor_of(read)};
 }
 
 int64_t AutoencoderKL::latent_channels() const {

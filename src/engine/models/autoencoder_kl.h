@@ -34,6 +34,13 @@ class AutoencoderKL {
   // x [B, in_channels, H, W] in -1..1.
   Posterior encode(const at::Tensor& x, const AutoencoderOptions& options = {}) const;
 
+  struct Traits {
+    int64_t latent_channels = 4;
+    int64_t spatial_factor = 8;
+  };
+  // From the config alone. Throws Failure(kInvalidModel).
+  static Traits traits_of(const weights::Config& config);
+
   int64_t latent_channels() const;
   int64_t spatial_factor() const;  // 2^(blocks-1), 8 for every known checkpoint
   double scaling_factor() const;

@@ -166,8 +166,9 @@ class ClipEncoderLayer {
 
   at::Tensor operator()(const at::Tensor& x, const nn::RowAdapters& adapters,
                         const at::Tensor& mask) const {
-    const at::Tensor h = self_attn_(layer_norm1_(x), adapters, mask).add_(x);  // [B, L, C]
-    return fc2_(act_(fc1_(layer_norm2_(h), adapters)), adapters).add_(h);
+    const at::Tensor h =
+        self_attn_(layer_norm1_(x, adapters), adapters, mask).add_(x);  // [B, L, C]
+    return fc2_(act_(fc1_(layer_norm2_(h, adapters), adapters)), adapters).add_(h);
   }
 
  private:
@@ -283,6 +284,12 @@ ClipTextOutput ClipTextModel::forward(const at::Tensor& ids, const nn::RowAdapte
 
 at::Tensor ClipTextModel::final_layer_norm(const at::Tensor& hidden_state) const {
   return network_->final_layer_norm(hidden_state);
+}
+
+ClipTextModel::Traits ClipTextModel::traits_of(const weights::Config& config,
+                                               bool with_projection) {
+  const ClipTextConfig read = read_config(config, with_projection);
+  return {.hidden_size = read.hidden_size, .layers = read.num_hidden_layers};
 }
 
 int64_t ClipTextModel::hidden_size() const {

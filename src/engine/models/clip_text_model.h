@@ -45,6 +45,13 @@ class ClipTextModel {
   ClipTextOutput forward(const at::Tensor& ids, const nn::RowAdapters& adapters = nn::no_adapters(),
                          const ClipTextChanges& changes = {}) const;
 
+  struct Traits {
+    int64_t hidden_size = 768;
+    int64_t layers = 12;
+  };
+  // From the config alone. Throws Failure(kInvalidModel).
+  static Traits traits_of(const weights::Config& config, bool with_projection);
+
   int64_t hidden_size() const;
   int64_t max_positions() const;
   int64_t vocabulary_size() const;

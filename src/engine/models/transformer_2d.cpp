@@ -73,9 +73,9 @@ BasicTransformerBlock::BasicTransformerBlock(const nn::TensorSource& source,
 
 void BasicTransformerBlock::operator()(at::Tensor& x, const at::Tensor& context,
                                        const nn::RowAdapters& adapters) const {
-  x.add_(attn1_(norm1_(x), context, adapters));  // [B, L, C]
-  x.add_(attn2_(norm2_(x), context, adapters));  // [B, L, C]
-  x.add_(ff_(norm3_(x), adapters));              // [B, L, C]
+  x.add_(attn1_(norm1_(x, adapters), context, adapters));  // [B, L, C]
+  x.add_(attn2_(norm2_(x, adapters), context, adapters));  // [B, L, C]
+  x.add_(ff_(norm3_(x, adapters), adapters));              // [B, L, C]
 }
 
 Transformer2DModel::Transformer2DModel(const nn::TensorSource& source,
@@ -97,7 +97,7 @@ Transformer2DModel::Transformer2DModel(const nn::TensorSource& source,
 at::Tensor Transformer2DModel::operator()(const at::Tensor& x, const at::Tensor& context,
                                           const nn::RowAdapters& adapters) const {
   const int64_t batch = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
-  at::Tensor y = norm_(x);  // [B, C, H, W]
+  at::Tensor y = norm_(x, adapters);  // [B, C, H, W]
   if (conv_in_) y = (*conv_in_)(y, adapters);
   // Without a copy when the layout is channels last.
   y = y.permute({0, 2, 3, 1}).reshape({batch, height * width, channels});  // [B, H W, C]

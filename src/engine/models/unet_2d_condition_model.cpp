@@ -98,6 +98,21 @@ nn::Conv2d::Size same_size_conv(int64_t in, int64_t out, int64_t kernel) {
   return {.in = in, .out = out, .kernel = kernel, .stride = 1, .padding = kernel / 2};
 }
 
+UNet2DConditionModel::Traits read_traits(const UNetConfig& unet) {
+  return {.in_channels = unet.in_channels,
+          .out_channels = unet.out_channels,
+          .sample_size = unet.sample_size,
+          .cross_attention_dim = unet.cross_attention_dim,
+          .addition_embed_type = unet.addition_embed_type,
+          .addition_time_embed_dim = unet.addition_time_embed_dim,
+          .projection_class_embeddings_input_dim = unet.projection_class_embeddings_input_dim,
+          .time_cond_proj_dim = unet.time_cond_proj_dim,
+          .base_channels = unet.levels.front().channels,
+          .num_class_embeds = unet.class_embed_type.empty() ? unet.num_class_embeds : 0,
+          .class_embed_type = unet.class_embed_type,
+          .downsampling = int64_t{1} << (unet.levels.size() - 1)};
+}
+
 }  // namespace
 
 struct UNet2DConditionModel::Network {
@@ -125,18 +140,7 @@ struct UNet2DConditionModel::Network {
 
 UNet2DConditionModel::Network::Network(const UNetConfig& unet, const nn::TensorSource& source)
     : config(unet),
-      traits{.in_channels = unet.in_channels,
-             .out_channels = unet.out_channels,
-             .sample_size = unet.sample_size,
-             .cross_attention_dim = unet.cross_attention_dim,
-             .addition_embed_type = unet.addition_embed_type,
-             .addition_time_embed_dim = unet.addition_time_embed_dim,
-             .projection_class_embeddings_input_dim = unet.projection_class_embeddings_input_dim,
-             .time_cond_proj_dim = unet.time_cond_proj_dim,
-             .base_channels = unet.levels.front().channels,
-             .num_class_embeds = unet.class_embed_type.empty() ? unet.num_class_embeds : 0,
-             .class_embed_type = unet.class_embed_type,
-             .downsampling = int64_t{1} << (unet.levels.size() - 1)},
+      traits(read_traits(unet)),
       placement(source.placement()),
       act(nn::activation(unet.act_fn, "unet")),
       act_is_silu(act == nn::activation("silu", "unet")),
@@ -252,6 +256,10 @@ const UNet2DConditionModel::Traits& UNet2DConditionModel::traits() const {
   return network_->traits;
 }
 
+UNet2DConditionModel::Traits UNet2DConditionModel::traits_of(const weights::Config& config) {
+  return read_traits(read_unet_config(config));
+}
+
 at::Tensor UNet2DConditionModel::forward(const UNetInput& input,
                                          const nn::RowAdapters& adapters) const {
   const Network& net = *network_;
@@ -272,8 +280,9 @@ at::Tensor UNet2DConditionModel::forward(const UNetInput& input,
   if (net.mid_block) x = (*net.mid_block)(std::move(x), context);  // [B, Cn, h/2^n, w/2^n]
   for (const UpBlock& block : net.up_blocks) x = block(std::move(x), context, skips);
 
-  x = net.act_is_silu ? net.conv_norm_out.silu(x) : net.act(net.conv_norm_out(x));  // [B, C0, h, w]
-  x = net.conv_out(x, adapters);  // [B, out, h, w]
+  x = net.act_is_silu ? net.conv_norm_out.silu(x, adapters)
+                      : net.act(net.conv_norm_out(x, adapters));  // [B, C0, h, w]
+  x = net.conv_out(x, adapters);                                  // [B, out, h, w]
   return x.to(at::kFloat).contiguous();
 }
 

@@ -52,6 +52,8 @@ class UNet2DConditionModel {
     int64_t downsampling = 8;      // latent sides need not be multiples; odd sizes follow diffusers
   };
   const Traits& traits() const;
+  // The same from the config alone. Throws Failure(kInvalidModel).
+  static Traits traits_of(const weights::Config& config);
 
  private:
   struct Network;

@@ -50,27 +50,70 @@ at::Tensor branch_output(const Delta& branch, const Site& site, const at::Tensor
   return site.product(x, branch.dense().to(x.scalar_type())).mul_(branch.scale);
 }
 
-at::Tensor branch_output(const OutputMix& branch, const Site& site, const at::Tensor&,
-                         const at::Tensor& plain) {
-  if (branch.blocks.size(1) == 1) return plain * site.over_channels(branch.blocks.view(-1), plain);
-  const at::Tensor blocks = branch.blocks.to(plain.scalar_type());
-  const at::Tensor last = site.convolution ? plain.movedim(1, -1) : plain;
-  std::vector<int64_t> shape = last.sizes().vec();
-  shape.back() = blocks.size(0);
-  shape.push_back(blocks.size(1));
-  const at::Tensor mixed =
-      at::einsum("...kn,kmn->...km", {last.reshape(shape), blocks}).reshape(last.sizes());
-  return site.convolution ? mixed.movedim(-1, 1) : mixed;
-}
-
 at::Tensor branch_output(const InputScale& branch, const Site& site, const at::Tensor& x,
                          const at::Tensor&) {
   return site.product(x * site.over_channels(branch.factors, x), site.weight);
 }
 
+// [n, m, m] times the channels of t, taken in n blocks.
+at::Tensor mixed_channels(const at::Tensor& blocks, const Site& site, const at::Tensor& t) {
+  const at::Tensor last = site.convolution ? t.movedim(1, -1) : t;
+  std::vector<int64_t> shape = last.sizes().vec();
+  shape.back() = blocks.size(0);
+  shape.push_back(blocks.size(1));
+  const at::Tensor mixed =
+      at::einsum("...kn,kmn->...km", {last.reshape(shape), blocks.to(t.scalar_type())})
+          .reshape(last.sizes());
+  return site.convolution ? mixed.movedim(-1, 1) : mixed;
+}
+
+at::Tensor branch_output(const OutputMix& branch, const Site& site, const at::Tensor&,
+                         const at::Tensor& plain) {
+  if (branch.blocks.size(1) == 1) return plain * site.over_channels(branch.blocks.view(-1), plain);
+  return mixed_channels(branch.blocks, site, plain);
+}
+
+at::Tensor branch_output(const InputMix& branch, const Site& site, const at::Tensor& x,
+                         const at::Tensor&) {
+  const at::Tensor y = site.product(mixed_channels(branch.blocks, site, x), site.weight);
+  return branch.factors.defined() ? y * site.over_channels(branch.factors, y) : y;
+}
+
+at::Tensor branch_output(const WeightShift&, const Site&, const at::Tensor&, const at::Tensor&) {
+  LIMNER_CHECK(false, "only norms take a WeightShift");
+  return {};
+}
+
 at::Tensor branch_output(const BiasShift& branch, const Site& site, const at::Tensor&,
                          const at::Tensor& plain) {
   return site.over_channels(branch.bias, plain).expand(plain.sizes()).clone();
+}
+
+// Adds to y, which is a norm's output, what its rows' adapters say; `normed` is y without the
+// norm's own weight and bias.
+void add_to_norm(const RowAdapters& adapters, const LayerAdapters& layer, int64_t channel_axis,
+                 const at::Tensor& normed, const at::Tensor& y) {
+  LIMNER_CHECK(adapters.rows() == 1 || adapters.rows() == y.size(0),
+               "adapters were built for another number of rows");
+  for (const RowBranch& other : layer.others) {
+    const auto rows = [&](const at::Tensor& t) {
+      return adapters.rows() == 1 ? t
+                                  : t.narrow(0, other.first_row, other.last_row - other.first_row);
+    };
+    const auto shaped = [&](const at::Tensor& values, int64_t axis) {
+      std::vector<int64_t> shape(static_cast<std::size_t>(y.dim()), 1);
+      shape[static_cast<std::size_t>(axis)] = values.size(0);
+      return values.to(y.scalar_type()).view(shape);
+    };
+    const at::Tensor scale = shaped(other.scale, 0);
+    if (const auto* weight = std::get_if<WeightShift>(&other.branch)) {
+      rows(y).add_(rows(normed) * shaped(weight->weight, channel_axis) * scale);
+    } else {
+      const auto* bias = std::get_if<BiasShift>(&other.branch);
+      LIMNER_CHECK(bias != nullptr, "a norm takes WeightShift and BiasShift");
+      rows(y).add_(shaped(bias->bias, channel_axis) * scale);
+    }
+  }
 }
 
 // Adds to y, which is the plain layer's output for x, what its rows' adapters say.
@@ -155,7 +198,8 @@ at::Tensor Conv2d::operator()(const at::Tensor& x, const RowAdapters& adapters) 
 }
 
 GroupNorm::GroupNorm(const TensorSource& source, const Size& size)
-    : size_(size),
+    : name_(source.prefix()),
+      size_(size),
       weight_(source.take_small("weight", {size.channels})),
       bias_(source.take_small("bias", {size.channels})) {
   if (size.groups < 1 || size.channels % size.groups != 0) {
@@ -165,22 +209,35 @@ GroupNorm::GroupNorm(const TensorSource& source, const Size& size)
   }
 }
 
-at::Tensor GroupNorm::operator()(const at::Tensor& x) const {
-  return kernels::group_norm(x, weight_, bias_, {.groups = size_.groups, .eps = size_.eps});
+at::Tensor GroupNorm::operator()(const at::Tensor& x, const RowAdapters& adapters) const {
+  at::Tensor y = kernels::group_norm(x, weight_, bias_, {.groups = size_.groups, .eps = size_.eps});
+  if (const LayerAdapters* layer = adapters.find(name_)) {
+    const at::Tensor normed = kernels::group_norm(x, at::ones_like(weight_), at::zeros_like(bias_),
+                                                  {.groups = size_.groups, .eps = size_.eps});
+    add_to_norm(adapters, *layer, 1, normed, y);
+  }
+  return y;
 }
 
-at::Tensor GroupNorm::silu(const at::Tensor& x) const {
+at::Tensor GroupNorm::silu(const at::Tensor& x, const RowAdapters& adapters) const {
+  if (adapters.find(name_) != nullptr) return at::silu((*this)(x, adapters));
   return kernels::group_norm(x, weight_, bias_,
                              {.groups = size_.groups, .eps = size_.eps, .silu = true});
 }
 
 LayerNorm::LayerNorm(const TensorSource& source, int64_t width, double eps)
-    : eps_(eps),
+    : name_(source.prefix()),
+      eps_(eps),
       weight_(source.take_small("weight", {width})),
       bias_(source.take_small("bias", {width})) {}
 
-at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
-  return at::layer_norm(x, {weight_.size(0)}, weight_, bias_, eps_);
+at::Tensor LayerNorm::operator()(const at::Tensor& x, const RowAdapters& adapters) const {
+  at::Tensor y = at::layer_norm(x, {weight_.size(0)}, weight_, bias_, eps_);
+  if (const LayerAdapters* layer = adapters.find(name_)) {
+    const at::Tensor normed = at::layer_norm(x, {weight_.size(0)}, {}, {}, eps_);
+    add_to_norm(adapters, *layer, y.dim() - 1, normed, y);
+  }
+  return y;
 }
 
 Embedding::Embedding(const TensorSource& source, const Size& size)

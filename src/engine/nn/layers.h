@@ -66,10 +66,12 @@ class GroupNorm {
     double eps = 1e-5;
   };
   GroupNorm(const TensorSource& source, const Size& size);
-  at::Tensor operator()(const at::Tensor& x) const;
-  at::Tensor silu(const at::Tensor& x) const;  // normalise, then x*sigmoid(x), in one pass
+  at::Tensor operator()(const at::Tensor& x, const RowAdapters& adapters = no_adapters()) const;
+  // normalise, then x*sigmoid(x), in one pass
+  at::Tensor silu(const at::Tensor& x, const RowAdapters& adapters = no_adapters()) const;
 
  private:
+  std::string name_;
   Size size_;
   at::Tensor weight_, bias_;
 };
@@ -78,9 +80,10 @@ class GroupNorm {
 class LayerNorm {
  public:
   LayerNorm(const TensorSource& source, int64_t width, double eps = 1e-5);
-  at::Tensor operator()(const at::Tensor& x) const;
+  at::Tensor operator()(const at::Tensor& x, const RowAdapters& adapters = no_adapters()) const;
 
  private:
+  std::string name_;
   double eps_;
   at::Tensor weight_, bias_;
 };

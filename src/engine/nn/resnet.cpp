@@ -28,14 +28,15 @@ ResnetBlock2D::ResnetBlock2D(const TensorSource& source, const ResnetOptions& op
   }
 }
 
-at::Tensor ResnetBlock2D::normed(const GroupNorm& norm, const at::Tensor& x) const {
-  return fuse_silu_ ? norm.silu(x) : act_(norm(x));
+at::Tensor ResnetBlock2D::normed(const GroupNorm& norm, const at::Tensor& x,
+                                 const RowAdapters& adapters) const {
+  return fuse_silu_ ? norm.silu(x, adapters) : act_(norm(x, adapters));
 }
 
 at::Tensor ResnetBlock2D::operator()(at::Tensor x, const at::Tensor& temb,
                                      const RowAdapters& adapters) const {
-  at::Tensor h = conv1_(normed(norm1_, x), adapters);  // [B, out, H, W]
-  at::Tensor time;                                     // [B, out or 2*out, 1, 1]
+  at::Tensor h = conv1_(normed(norm1_, x, adapters), adapters);  // [B, out, H, W]
+  at::Tensor time;                                               // [B, out or 2*out, 1, 1]
   if (time_emb_proj_) {
     time = (*time_emb_proj_)(options_.activate_time ? act_(temb) : temb, adapters)
                .unsqueeze(-1)
@@ -43,11 +44,11 @@ at::Tensor ResnetBlock2D::operator()(at::Tensor x, const at::Tensor& temb,
   }
   if (time.defined() && options_.scale_shift) {
     const auto scale_and_shift = time.chunk(2, 1);
-    h = norm2_(h).mul_(scale_and_shift[0] + 1).add_(scale_and_shift[1]);
+    h = norm2_(h, adapters).mul_(scale_and_shift[0] + 1).add_(scale_and_shift[1]);
     h = act_(h);
   } else {
     if (time.defined()) h.add_(time);
-    h = normed(norm2_, h);
+    h = normed(norm2_, h, adapters);
   }
   h = conv2_(h, adapters);
   if (conv_shortcut_) x = (*conv_shortcut_)(x, adapters);

@@ -35,7 +35,8 @@ class ResnetBlock2D {
                         const RowAdapters& adapters = no_adapters()) const;
 
  private:
-  at::Tensor normed(const GroupNorm& norm, const at::Tensor& x) const;  // norm and activation
+  // norm and activation
+  at::Tensor normed(const GroupNorm& norm, const at::Tensor& x, const RowAdapters& adapters) const;
 
   ResnetOptions options_;
   Activation act_;

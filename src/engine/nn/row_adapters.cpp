@@ -36,8 +36,14 @@ std::vector<at::Tensor> tensors_of(const OutputMix& kind) {
 std::vector<at::Tensor> tensors_of(const InputScale& kind) {
   return {kind.factors};
 }
+std::vector<at::Tensor> tensors_of(const InputMix& kind) {
+  return {kind.blocks, kind.factors};
+}
 std::vector<at::Tensor> tensors_of(const BiasShift& kind) {
   return {kind.bias};
+}
+std::vector<at::Tensor> tensors_of(const WeightShift& kind) {
+  return {kind.weight};
 }
 
 at::Device device_of(const Branch& branch) {
@@ -66,13 +72,11 @@ void join(RankSlots& slots, const LowRank& branch, const at::Tensor& scale) {
 
 }  // namespace
 
-std::uint64_t bytes_of(const Branch& branch) {
-  std::uint64_t bytes = 0;
-  for (const at::Tensor& tensor :
-       std::visit([](const auto& kind) { return tensors_of(kind); }, branch)) {
-    if (tensor.defined()) bytes += tensor.nbytes();
-  }
-  return bytes;
+std::vector<at::Tensor> tensors_of(const Branch& branch) {
+  std::vector<at::Tensor> tensors =
+      std::visit([](const auto& kind) { return tensors_of(kind); }, branch);
+  std::erase_if(tensors, [](const at::Tensor& tensor) { return !tensor.defined(); });
+  return tensors;
 }
 
 at::Tensor Factor::dense() const {

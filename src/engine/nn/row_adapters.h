@@ -53,13 +53,26 @@ struct InputScale {
   at::Tensor factors;
 };
 
+// f * (W M x), with M block-diagonal: blocks [n, m, m], n * m = in; f [out], or undefined for ones.
+// Linear layers and 1x1 convolutions only.
+struct InputMix {
+  at::Tensor blocks;
+  at::Tensor factors;
+};
+
 // + bias [out].
 struct BiasShift {
   at::Tensor bias;
 };
 
-using Branch = std::variant<LowRank, Delta, OutputMix, InputScale, BiasShift>;
-std::uint64_t bytes_of(const Branch& branch);  // of its tensors
+// Norms only: + weight [channels] times what is normalised. Besides it they take BiasShift.
+struct WeightShift {
+  at::Tensor weight;
+};
+
+using Branch =
+    std::variant<LowRank, Delta, OutputMix, InputScale, InputMix, BiasShift, WeightShift>;
+std::vector<at::Tensor> tensors_of(const Branch& branch);  // all that are defined
 
 // Low-rank branches of one or several adapters side by side, so that their rows take one product:
 // y += up(scale * down(x)) for the rows first_row..last_row.

@@ -44,6 +44,21 @@ models::AutoencoderKL load_vae(const LoadRequest& request, const nn::Placement& 
 
 }  // namespace
 
+LatentTraits latent_traits(const weights::ModelFolder& folder) {
+  for (const char* component : {"unet", "vae"}) require_component(folder, component);
+  const LatentTraits traits{models::UNet2DConditionModel::traits_of(folder.config("unet")),
+                            models::AutoencoderKL::traits_of(folder.config("vae"))};
+  if (traits.unet.in_channels != traits.vae.latent_channels) {
+    throw Failure(
+        ErrorCode::kUnsupported,
+        fmt::format(
+            "{}: the unet reads {} channels and the vae makes {}; text-to-image needs them equal "
+            "(9 channels: an inpainting checkpoint)",
+            folder.root.string(), traits.unet.in_channels, traits.vae.latent_channels));
+  }
+  return traits;
+}
+
 LatentDiffusion::LatentDiffusion(const LoadRequest& request)
     : unet_placement_(request.placement),
       vae_placement_(without_float16_arithmetic(request.placement)),
@@ -58,16 +73,7 @@ LatentDiffusion::LatentDiffusion(const LoadRequest& request)
                          .spatial_factor = vae.spatial_factor(),
                          .tile_sample_size = vae.tile_sample_size(),
                          .full_size_channels = vae.full_size_channels()};
-      })) {
-  if (unet_traits_.in_channels != vae_traits_.latent_channels) {
-    throw Failure(
-        ErrorCode::kUnsupported,
-        fmt::format(
-            "{}: the unet reads {} channels and the vae makes {}; text-to-image needs them equal "
-            "(9 channels: an inpainting checkpoint)",
-            request.folder.root.string(), unet_traits_.in_channels, vae_traits_.latent_channels));
-  }
-}
+      })) {}
 
 at::Tensor LatentDiffusion::predict_noise(const DenoiseBatch& batch,
                                           const nn::RowAdapters& adapters) const {

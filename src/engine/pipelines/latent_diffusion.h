@@ -8,6 +8,14 @@
 
 namespace limner::engine::pipelines {
 
+// What the configs of <folder>/unet and <folder>/vae say. Throws Failure: kInvalidModel, and
+// kUnsupported where the two do not fit for drawing from a prompt alone.
+struct LatentTraits {
+  models::UNet2DConditionModel::Traits unet;
+  models::AutoencoderKL::Traits vae;
+};
+LatentTraits latent_traits(const weights::ModelFolder& folder);
+
 // Owned by a pipeline. Where the request offloads, at most one of both networks is on the device.
 class LatentDiffusion {
  public:

@@ -34,7 +34,10 @@ nn::RowAdapters rows_for(std::string_view component, const lora::AdapterList& ad
 ModelAdapters::ModelAdapters(Model model, const EngineOptions& options)
     : model_(std::move(model)),
       folders_(options.adapter_folders),
-      cache_(options.adapter_cache_bytes) {}
+      tiers_({.attached = options.adapter_cache_bytes,
+              .files = model_.placement.device.is_cpu()
+                           ? std::nullopt
+                           : std::optional(options.adapter_host_cache_bytes)}) {}
 
 const lora::ModelLayers& ModelAdapters::layers() {
   std::call_once(layers_once_, [&] {
@@ -51,10 +54,12 @@ const lora::ModelLayers& ModelAdapters::layers() {
 std::shared_ptr<const lora::AttachedAdapter> ModelAdapters::load(const fs::path& file,
                                                                  bool allow_partial) {
   const std::string identity = identity_of(file, allow_partial);
-  return cache_.get(identity, [&] {
-    return lora::attach(*lora::AdapterFile::read(file).value_or_throw(), layers(), model_.placement,
-                        {.allow_partial = allow_partial, .identity = identity});
-  });
+  return tiers_.get(
+      identity, [&] { return lora::AdapterFile::read(file).value_or_throw(); },
+      [&](const lora::AdapterFile& read) {
+        return lora::attach(read, layers(), model_.placement,
+                            {.allow_partial = allow_partial, .identity = identity});
+      });
 }
 
 lora::AdapterList ModelAdapters::list(std::span<const PictureAdapter> asked,

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "engine/engine.h"
-#include "engine/lora/adapter_cache.h"
 #include "engine/lora/adapter_folders.h"
+#include "engine/lora/adapter_tiers.h"
 #include "engine/lora/attach.h"
 #include "engine/pipelines/pipeline.h"
 #include "engine/weights/model_folder.h"
@@ -34,14 +34,15 @@ class ModelAdapters {
   // What a picture asked for, and what <lora:name:weight> in its prompt names.
   lora::AdapterList list(std::span<const PictureAdapter> asked,
                          std::span<const prompt::LoraTag> tags);
-  lora::AdapterCacheStats stats() const { return cache_.stats(); }
+  lora::AdapterCacheStats attached() const { return tiers_.attached(); }
+  lora::AdapterCacheStats files() const { return tiers_.files(); }
 
  private:
   const lora::ModelLayers& layers();
 
   Model model_;
   lora::AdapterFolders folders_;
-  lora::AdapterCache cache_;
+  lora::AdapterTiers tiers_;
   std::once_flag layers_once_;
   std::optional<lora::ModelLayers> layers_;  // made at the first use
 };

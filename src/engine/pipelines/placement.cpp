@@ -4,6 +4,7 @@
 #include <c10/core/CachingDeviceAllocator.h>
 #include <fmt/format.h>
 
+#include "base/system_memory.h"
 #include "engine/kernels/cpu_features.h"
 
 namespace limner::engine::pipelines {
@@ -76,6 +77,12 @@ Offload resolve_offload(Offload offload, at::Device device) {
   if (!device.is_cuda()) return Offload::kNone;
   const auto [free, total] = at::getDeviceAllocator(device.type())->getMemoryInfo(device.index());
   return total < kRoomy ? Offload::kModel : Offload::kNone;
+}
+
+std::uint64_t free_memory(const std::string& device) {
+  const at::Device found = find_device(device);
+  if (found.is_cpu()) return available_memory_bytes();
+  return at::getDeviceAllocator(found.type())->getMemoryInfo(found.index()).first;
 }
 
 std::string dtype_name(at::ScalarType dtype) {

@@ -22,6 +22,9 @@ nn::Placement place(Precision precision, const std::string& device,
 // What kAuto means on this device.
 Offload resolve_offload(Offload offload, at::Device device);
 
+// Throws Failure as place() does for a device that is not here.
+std::uint64_t free_memory(const std::string& device);
+
 std::string dtype_name(at::ScalarType dtype);  // "float32"
 
 }  // namespace limner::engine::pipelines

@@ -10,13 +10,16 @@
 namespace limner::engine::pipelines {
 
 struct FamilyInfo {
-  std::string pipeline_class;  // as model_index.json names it
+  std::string pipeline_class;                     // as model_index.json names it
+  Traits (*traits)(const weights::ModelFolder&);  // by the configs alone
   std::unique_ptr<const Pipeline> (*load)(const LoadRequest&);
 };
 
 const std::vector<FamilyInfo>& all_families();
 
-// Throws Failure(kUnsupported) for a pipeline class nobody here knows, naming those we do.
+// The model's own. Throws Failure(kUnsupported) for a pipeline class nobody here knows, naming
+// those we do.
+const FamilyInfo& family_of(const weights::ModelFolder& folder);
 std::unique_ptr<const Pipeline> load_pipeline(const LoadRequest& request);
 
 }  // namespace limner::engine::pipelines

@@ -19,18 +19,10 @@ at::Tensor prompt_state(const models::ClipTextModel& model, const models::ClipTe
 class StableDiffusion : public Pipeline {
  public:
   explicit StableDiffusion(const LoadRequest& request)
-      : text_encoder_(request, ""),
+      : traits_(stable_diffusion_traits(request.folder)),
+        text_encoder_(request, ""),
         prompt_encoder_({&text_encoder_}, {.state = prompt_state}, request),
-        networks_(request) {
-    const auto& unet = networks_.unet();
-    traits_.family = unet.cross_attention_dim == 1024 ? "sd2" : "sd1";
-    traits_.latent_channels = networks_.vae().latent_channels;
-    traits_.spatial_factor = networks_.vae().spatial_factor;
-    traits_.default_side = unet.sample_size * traits_.spatial_factor;
-    traits_.default_steps = embeds_guidance() ? 4 : 50;
-    traits_.default_guidance_scale = embeds_guidance() ? 8.5 : 7.5;
-    traits_.clip_layers = text_encoder_.layers();
-  }
+        networks_(request) {}
 
   const Traits& traits() const override { return traits_; }
   bool embeds_guidance() const override { return networks_.unet().time_cond_proj_dim > 0; }
@@ -61,13 +53,27 @@ class StableDiffusion : public Pipeline {
   // The text encoders are not needed until the next prompt.
   void leave() const { text_encoder_.leave(); }
 
+  Traits traits_;
   TextEncoder text_encoder_;
   PromptEncoder prompt_encoder_;
   LatentDiffusion networks_;
-  Traits traits_;
 };
 
 }  // namespace
+
+Traits stable_diffusion_traits(const weights::ModelFolder& folder) {
+  const auto [unet, vae] = latent_traits(folder);
+  const bool embeds_guidance = unet.time_cond_proj_dim > 0;
+  Traits traits;
+  traits.family = unet.cross_attention_dim == 1024 ? "sd2" : "sd1";
+  traits.latent_channels = vae.latent_channels;
+  traits.spatial_factor = vae.spatial_factor;
+  traits.default_side = unet.sample_size * vae.spatial_factor;
+  traits.default_steps = embeds_guidance ? 4 : 50;
+  traits.default_guidance_scale = embeds_guidance ? 8.5 : 7.5;
+  traits.clip_layers = text_encoder_traits(folder, "").layers;
+  return traits;
+}
 
 std::unique_ptr<const Pipeline> load_stable_diffusion(const LoadRequest& request) {
   return std::make_unique<StableDiffusion>(request);

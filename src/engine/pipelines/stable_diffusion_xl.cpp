@@ -24,25 +24,15 @@ bool zeros_for_empty_prompt(const weights::ModelFolder& folder) {
 class StableDiffusionXL : public Pipeline {
  public:
   explicit StableDiffusionXL(const LoadRequest& request)
-      : text_encoder_(request, ""),
+      : traits_(stable_diffusion_xl_traits(request.folder)),
+        text_encoder_(request, ""),
         text_encoder_2_(request, "_2"),
         prompt_encoder_({&text_encoder_, &text_encoder_2_},
                         {.state = prompt_state,
                          .pooled = true,
                          .zeros_for_empty_negative = zeros_for_empty_prompt(request.folder)},
                         request),
-        networks_(request) {
-    const auto& unet = networks_.unet();
-    traits_.family = "sdxl";
-    traits_.latent_channels = networks_.vae().latent_channels;
-    traits_.spatial_factor = networks_.vae().spatial_factor;
-    traits_.default_side = unet.sample_size * traits_.spatial_factor;
-    traits_.default_steps = embeds_guidance() ? 4 : 50;
-    traits_.default_guidance_scale = 5.0;
-    traits_.clip_layers = text_encoder_.layers() - 1;
-    traits_.micro_conditioning = true;
-    check_widths(request);
-  }
+        networks_(request) {}
 
   const Traits& traits() const override { return traits_; }
   bool embeds_guidance() const override { return networks_.unet().time_cond_proj_dim > 0; }
@@ -83,26 +73,37 @@ class StableDiffusionXL : public Pipeline {
     text_encoder_2_.leave();
   }
 
-  void check_widths(const LoadRequest& request) const {
-    const auto& unet = networks_.unet();
-    const std::int64_t width = text_encoder_.hidden_size() + text_encoder_2_.hidden_size();
-    if (unet.cross_attention_dim != width) {
-      throw Failure(
-          ErrorCode::kInvalidModel,
-          fmt::format(
-              "{}: the text encoders give {} wide states, the unet wants cross_attention_dim {}",
-              request.folder.root.string(), width, unet.cross_attention_dim));
-    }
-  }
-
+  Traits traits_;
   TextEncoder text_encoder_;
   TextEncoder text_encoder_2_;
   PromptEncoder prompt_encoder_;
   LatentDiffusion networks_;
-  Traits traits_;
 };
 
 }  // namespace
+
+Traits stable_diffusion_xl_traits(const weights::ModelFolder& folder) {
+  const auto [unet, vae] = latent_traits(folder);
+  const auto text = text_encoder_traits(folder, ""), text_2 = text_encoder_traits(folder, "_2");
+  const std::int64_t width = text.hidden_size + text_2.hidden_size;
+  if (unet.cross_attention_dim != width) {
+    throw Failure(
+        ErrorCode::kInvalidModel,
+        fmt::format(
+            "{}: the text encoders give {} wide states, the unet wants cross_attention_dim {}",
+            folder.root.string(), width, unet.cross_attention_dim));
+  }
+  Traits traits;
+  traits.family = "sdxl";
+  traits.latent_channels = vae.latent_channels;
+  traits.spatial_factor = vae.spatial_factor;
+  traits.default_side = unet.sample_size * vae.spatial_factor;
+  traits.default_steps = unet.time_cond_proj_dim > 0 ? 4 : 50;
+  traits.default_guidance_scale = 5.0;
+  traits.clip_layers = text.layers - 1;
+  traits.micro_conditioning = true;
+  return traits;
+}
 
 std::unique_ptr<const Pipeline> load_stable_diffusion_xl(const LoadRequest& request) {
   return std::make_unique<StableDiffusionXL>(request);

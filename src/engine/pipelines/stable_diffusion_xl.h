@@ -5,6 +5,7 @@
 
 namespace limner::engine::pipelines {
 
+Traits stable_diffusion_xl_traits(const weights::ModelFolder& folder);
 std::unique_ptr<const Pipeline> load_stable_diffusion_xl(const LoadRequest& request);
 
 }  // namespace limner::engine::pipelines

@@ -7,14 +7,19 @@
 namespace limner::engine::pipelines {
 namespace {
 
-models::ClipTextModel load_model(const LoadRequest& request, const std::string& component) {
-  const weights::ComponentEntry& entry = require_component(request.folder, component);
+bool has_projection(const weights::ModelFolder& folder, const std::string& component) {
+  const weights::ComponentEntry& entry = require_component(folder, component);
   const bool with_projection = entry.class_name == "CLIPTextModelWithProjection";
   if (!with_projection && entry.class_name != "CLIPTextModel") {
     throw Failure(ErrorCode::kUnsupported,
                   fmt::format("{}: '{}' is a {}, want CLIPTextModel or CLIPTextModelWithProjection",
-                              request.folder.root.string(), component, entry.class_name));
+                              folder.root.string(), component, entry.class_name));
   }
+  return with_projection;
+}
+
+models::ClipTextModel load_model(const LoadRequest& request, const std::string& component) {
+  const bool with_projection = has_projection(request.folder, component);
   return build_component(request, component, request.placement,
                          [&](const weights::Config& config, const nn::TensorSource& source) {
                            return models::ClipTextModel(config, source, with_projection);
@@ -22,6 +27,13 @@ models::ClipTextModel load_model(const LoadRequest& request, const std::string& 
 }
 
 }  // namespace
+
+models::ClipTextModel::Traits text_encoder_traits(const weights::ModelFolder& folder,
+                                                  const std::string& suffix) {
+  const std::string component = "text_encoder" + suffix;
+  const bool with_projection = has_projection(folder, component);
+  return models::ClipTextModel::traits_of(folder.config(component), with_projection);
+}
 
 TextEncoder::TextEncoder(const LoadRequest& request, const std::string& suffix)
     : tokenizer_(prompt::ClipTokenizer::load(request.folder.tokenizer_folder("tokenizer" + suffix))
@@ -42,7 +54,6 @@ TextEncoder::TextEncoder(const LoadRequest& request, const std::string& suffix)
                     request.folder.root.string(), suffix, tokenizer_.max_length(), suffix,
                     model().max_positions()));
   }
-  layers_ = model().layers();
   hidden_size_ = model().hidden_size();
   leave();
 }

@@ -10,6 +10,11 @@
 
 namespace limner::engine::pipelines {
 
+// Of the component `text_encoder<suffix>`, from its config alone. Throws Failure(kInvalidModel,
+// kUnsupported).
+models::ClipTextModel::Traits text_encoder_traits(const weights::ModelFolder& folder,
+                                                  const std::string& suffix);
+
 // Immutable; forward is const.
 class TextEncoder {
  public:
@@ -23,7 +28,6 @@ class TextEncoder {
                                  const models::ClipTextChanges& changes) const;
 
   const models::ClipTextModel& model() const { return model_.get(); }
-  std::int64_t layers() const { return layers_; }
   std::int64_t hidden_size() const { return hidden_size_; }
   // Until the next use, where the request offloads.
   void leave() const { model_.leave(); }
@@ -34,7 +38,6 @@ class TextEncoder {
   prompt::ClipTokenizer tokenizer_;
   Resident<models::ClipTextModel> model_;
   at::Device device_;
-  std::int64_t layers_ = 0;
   std::int64_t hidden_size_ = 0;
 };
 

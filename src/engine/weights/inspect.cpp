@@ -3,11 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
 #include <set>
 #include <system_error>
 
-#include "base/sha256.h"
+#include "base/file_hash.h"
 #include "engine/weights/checkpoint/single_file.h"
 #include "engine/weights/finite.h"
 #include "engine/weights/json.h"
@@ -65,8 +64,11 @@ class Inspector {
       problem(fmt::format("{}: cannot be read ({})", quote(report.path), error.message()));
       report.bytes = 0;
     } else if (options_.hashes) {
-      report.sha256 = hash(path);
-      if (report.sha256.empty()) problem(fmt::format("{}: cannot be read", quote(report.path)));
+      const auto hash = options_.between ? file_sha256(path, options_.between) : file_sha256(path);
+      if (hash.ok())
+        report.sha256 = *hash;
+      else
+        problem(fmt::format("{}: cannot be read", quote(report.path)));
     }
     return report;
   }
@@ -122,18 +124,6 @@ class Inspector {
   }
 
  private:
-  static std::string hash(const std::filesystem::path& path) {
-    std::ifstream stream(path, std::ios::binary);
-    std::vector<char> chunk(1u << 20);
-    Sha256 hash;
-    while (stream) {
-      stream.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
-      hash.update(
-          std::as_bytes(std::span(chunk.data(), static_cast<std::size_t>(stream.gcount()))));
-    }
-    return stream.eof() && !stream.bad() ? to_hex(hash.finish()) : "";
-  }
-
   void read_config(const std::filesystem::path& path, const std::string& name,
                    ComponentReport& report) {
     try {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -15,6 +16,8 @@ namespace limner::engine::weights {
 struct InspectOptions {
   bool hashes = true;  // SHA-256 of every file (reads all of them)
   bool values = true;  // look for NaN and infinity (reads all weights)
+  // Called for every mebibyte that is hashed; may throw Failure, to stop.
+  std::function<void()> between{};
 };
 
 struct FileReport {

@@ -1,27 +1,16 @@
-// Reading JSON that came from outside: strict, bounded, and with one clear sentence when it is
-// broken.
+// The strict reader of base/json.h for the configs and headers of models.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 
-#include "base/error.h"
+#include "base/json.h"
 
 namespace limner::engine::weights {
 
-struct JsonLimits {
-  std::uint64_t bytes = 16u << 20;  // of a file: no config of a checkpoint comes near
-  std::size_t depth = 64;           // arrays and objects inside each other
-  std::size_t values = 1'000'000;   // of all kinds: bounds the memory of the parsed form
-};
-
-// Refuses what JSON forbids (comments, NaN, trailing text, broken UTF-8) and also duplicate keys,
-// because parsers differ in which of the two they believe. Throws Failure(kInvalidModel) beginning
-// with `where`.
+// Throws Failure(kInvalidModel) beginning with `where`. The limits' 16 MiB: no config of a
+// checkpoint comes near.
 nlohmann::json parse_json(std::string_view text, const std::string& where,
                           const JsonLimits& limits = {});
 

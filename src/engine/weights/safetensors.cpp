@@ -12,7 +12,9 @@
 #include <cstring>
 #include <utility>
 
+#include "base/check.h"
 #include "engine/weights/file_kind.h"
+#include "engine/weights/load_bytes.h"
 #include "engine/weights/message_text.h"
 #include "engine/weights/safetensors_header.h"
 
@@ -30,22 +32,6 @@ Failure system_failure(const std::string& where, const char* what) {
           fmt::format("{}: {} ({})", where, what, std::strerror(code))};
 }
 
-// Reads exactly `size` bytes, or throws: pread tells of a file that shrank, where a map would raise
-// SIGBUS.
-void read_at(int descriptor, char* out, std::size_t size, std::uint64_t offset,
-             const std::string& where) {
-  while (size > 0) {
-    const ssize_t got = ::pread(descriptor, out, size, static_cast<off_t>(offset));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) throw system_failure(where, "cannot be read");
-    if (got == 0)
-      throw Failure(ErrorCode::kInvalidModel, where + ": became shorter while it was read");
-    out += got;
-    size -= static_cast<std::size_t>(got);
-    offset += static_cast<std::uint64_t>(got);
-  }
-}
-
 std::uint64_t little_endian(const std::array<char, 8>& bytes) {
   std::uint64_t value = 0;
   for (std::size_t i = 8; i-- > 0;) value = value << 8 | static_cast<unsigned char>(bytes[i]);
@@ -59,6 +45,8 @@ struct SafetensorsFile::State {
   int descriptor = -1;
   struct stat status = {};
   void* map = MAP_FAILED;
+  std::shared_ptr<LoadMemory> memory;  // instead of the map
+  std::span<const std::byte> data;     // of either: what follows the header
   std::uint64_t size = 0;
   std::map<std::string, TensorView, std::less<>> tensors;
   std::map<std::string, std::string, std::less<>> metadata;
@@ -72,7 +60,7 @@ struct SafetensorsFile::State {
   }
 
   void open();
-  void read();
+  void read(Backing backing);
   // The whole pages that the tensor touches.
   std::pair<void*, std::size_t> pages(const TensorView& tensor) const;
 };
@@ -88,11 +76,11 @@ void SafetensorsFile::State::open() {
   size = static_cast<std::uint64_t>(status.st_size);
 }
 
-void SafetensorsFile::State::read() {
+void SafetensorsFile::State::read(Backing backing) {
   const std::string where = short_name(path);
   std::array<char, 32> head = {};
   const std::size_t head_size = std::min<std::uint64_t>(head.size(), size);
-  read_at(descriptor, head.data(), head_size, 0, where);
+  read_at(descriptor, std::as_writable_bytes(std::span(head.data(), head_size)), 0, where);
   if (size < 8)
     throw Failure(ErrorCode::kInvalidModel,
                   fmt::format("{}: has {} bytes, too few for any header", where, size));
@@ -109,15 +97,20 @@ void SafetensorsFile::State::read() {
     throw;
   }
   std::string text(length, '\0');
-  read_at(descriptor, text.data(), text.size(), 8, where);
+  read_at(descriptor, std::as_writable_bytes(std::span(text)), 8, where);
   SafetensorsHeader header = parse_header(text, size - 8 - length, where);
-  map = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, descriptor, 0);
-  if (map == MAP_FAILED) throw system_failure(where, "cannot be mapped into memory");
-  const auto* data = static_cast<const std::byte*>(map) + 8 + length;
+  if (backing == Backing::kMemory) {
+    memory = std::make_shared<LoadMemory>(size - 8 - length);
+    data = memory->bytes();
+  } else {
+    map = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, descriptor, 0);
+    if (map == MAP_FAILED) throw system_failure(where, "cannot be mapped into memory");
+    data = {static_cast<const std::byte*>(map) + 8 + length, size - 8 - length};
+  }
   for (auto& [name, tensor] : header.tensors) {
     tensors.emplace_hint(tensors.end(), name,
                          TensorView{tensor.dtype, std::move(tensor.shape),
-                                    std::span(data + tensor.begin, tensor.end - tensor.begin)});
+                                    data.subspan(tensor.begin, tensor.end - tensor.begin)});
   }
   metadata = std::move(header.metadata);
 }
@@ -133,12 +126,12 @@ SafetensorsFile::SafetensorsFile(SafetensorsFile&&) noexcept = default;
 SafetensorsFile& SafetensorsFile::operator=(SafetensorsFile&&) noexcept = default;
 SafetensorsFile::~SafetensorsFile() = default;
 
-Result<SafetensorsFile> SafetensorsFile::open(const std::filesystem::path& path) {
+Result<SafetensorsFile> SafetensorsFile::open(const std::filesystem::path& path, Backing backing) {
   try {
     auto state = std::make_unique<State>();
     state->path = path;
     state->open();
-    state->read();
+    state->read(backing);
     return SafetensorsFile(std::move(state));
   } catch (const Failure& failure) {
     return failure.error();
@@ -161,12 +154,43 @@ std::uint64_t SafetensorsFile::file_size() const {
 }
 
 bool SafetensorsFile::owns(const TensorView& tensor) const {
-  const auto* begin = static_cast<const std::byte*>(state_->map);
-  return std::less_equal<>()(begin, tensor.bytes.data()) &&
-         std::less_equal<>()(tensor.bytes.data() + tensor.bytes.size(), begin + state_->size);
+  const std::span<const std::byte> data = state_->data;
+  return std::less_equal<>()(data.data(), tensor.bytes.data()) &&
+         std::less_equal<>()(tensor.bytes.data() + tensor.bytes.size(), data.data() + data.size());
+}
+
+std::shared_ptr<const void> SafetensorsFile::memory() const {
+  return state_->memory;
+}
+
+Result<void> SafetensorsFile::load() {
+  LIMNER_CHECK(state_->memory != nullptr, "only a file opened into memory is loaded");
+  std::vector<std::pair<LoadRange, const std::string*>> tensors;
+  for (const auto& [name, tensor] : state_->tensors) {
+    const auto begin = static_cast<std::uint64_t>(tensor.bytes.data() - state_->data.data());
+    tensors.push_back({{begin, begin + tensor.bytes.size(), tensor.dtype}, &name});
+  }
+  std::ranges::sort(tensors, {}, [](const auto& tensor) { return tensor.first.begin; });
+  std::vector<LoadRange> ranges;
+  for (const auto& [range, name] : tensors) ranges.push_back(range);
+  const std::string where = short_name(state_->path);
+  try {
+    const auto broken = load_bytes(state_->descriptor, state_->size - state_->data.size(),
+                                   state_->memory->bytes(), ranges, where);
+    state_->memory->make_read_only();
+    if (!broken) return {};
+    return Error{
+        ErrorCode::kInvalidModel,
+        fmt::format("{}: tensor {} holds a NaN or an infinity: the file is damaged, or the "
+                    "training was",
+                    where, quote(*tensors[*broken].second))};
+  } catch (const Failure& failure) {
+    return failure.error();
+  }
 }
 
 Result<void> SafetensorsFile::prefetch(const TensorView& tensor) const {
+  if (state_->memory) return {};
   struct stat now = {};
   const struct stat& then = state_->status;
   const bool known = ::fstat(state_->descriptor, &now) == 0;
@@ -188,7 +212,7 @@ Result<void> SafetensorsFile::prefetch(const TensorView& tensor) const {
 }
 
 void SafetensorsFile::release(const TensorView& tensor) const {
-  if (tensor.bytes.empty()) return;
+  if (tensor.bytes.empty() || state_->memory) return;
   const auto [address, length] = state_->pages(tensor);
   // Neighbours on the edge pages fault them in again from the page cache; nothing is lost by
   // rounding outwards.

@@ -30,9 +30,13 @@ struct TensorView {
 // call prefetch right before reading, which notices.
 class SafetensorsFile {
  public:
+  // Where the views point: into a map of the file, or into memory of the object's own, which holds
+  // zeros until load().
+  enum class Backing { kMap, kMemory };
   // Fails with kNotFound, kIo, kUnsupported (a pickle or another format, told by content) or
   // kInvalidModel (a sentence naming file, tensor and rule).
-  static Result<SafetensorsFile> open(const std::filesystem::path& path);
+  static Result<SafetensorsFile> open(const std::filesystem::path& path,
+                                      Backing backing = Backing::kMap);
 
   SafetensorsFile(SafetensorsFile&&) noexcept;
   SafetensorsFile& operator=(SafetensorsFile&&) noexcept;
@@ -43,8 +47,16 @@ class SafetensorsFile {
   const std::filesystem::path& path() const;
   std::uint64_t file_size() const;
 
-  // Brings the tensor's pages in with one system call. Fails with kInvalidModel when the file's
-  // size or time of change is not what it was at open, kIo when its pages cannot be read.
+  // Of a file opened with kMemory: reads all tensors at once; what happens to the file afterwards
+  // changes nothing. Fails with kIo, and with kInvalidModel when the file was cut off or a tensor
+  // holds a NaN or an infinity.
+  Result<void> load();
+  // Keeps what the views of a loaded file point into.
+  std::shared_ptr<const void> memory() const;
+
+  // Of a mapped file: brings the tensor's pages in with one system call. Fails with kInvalidModel
+  // when the file's size or time of change is not what it was at open, kIo when its pages cannot be
+  // read.
   Result<void> prefetch(const TensorView& tensor) const;
   // Whether the view points into this file.
   bool owns(const TensorView& tensor) const;
@@ -85,8 +97,16 @@ struct WrittenFile {
   std::string sha256;
 };
 using MakeTensor = std::function<std::span<const std::byte>(const TensorPlan&)>;
+struct StreamOptions {
+  std::map<std::string, std::string> metadata{};
+  // Not empty: what an interruption leaves is kept beside the file, and the next call with this key
+  // goes on from there. It stands for all that decides the tensors' bytes.
+  std::string resume_key{};
+  // Told of a tensor that was kept; `make` is not called for it.
+  std::function<void(const TensorPlan&)> kept{};
+};
 Result<WrittenFile> stream_safetensors(const std::filesystem::path& path,
                                        std::vector<TensorPlan> tensors, const MakeTensor& make,
-                                       const std::map<std::string, std::string>& metadata = {});
+                                       const StreamOptions& options = {});
 
 }  // namespace limner::engine::weights

@@ -6,27 +6,11 @@
 #include <map>
 #include <mutex>
 
-#include "base/sha256.h"
+#include "base/file_hash.h"
 #include "engine/weights/component_files.h"
 #include "engine/weights/message_text.h"
 
 namespace limner::engine::weights {
-namespace {
-
-// Read, not mapped: hashing must not count as memory of the model, and must not die when a file
-// shrinks.
-bool hash_file(const std::filesystem::path& path, Sha256& hash) {
-  std::ifstream stream(path, std::ios::binary);
-  std::vector<char> chunk(1u << 20);
-  while (stream) {
-    stream.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
-    hash.update(std::as_bytes(std::span(chunk.data(), static_cast<std::size_t>(stream.gcount()))));
-  }
-  return stream.eof() && !stream.bad();
-}
-
-}  // namespace
-
 struct Weights::State {
   std::vector<SafetensorsFile> files;
   std::map<std::string, const TensorView*, std::less<>> tensors;
@@ -145,7 +129,7 @@ const std::string& Weights::sha256() const {
   std::call_once(state_->hashed, [&] {
     Sha256 hash;
     for (const SafetensorsFile& file : state_->files) {
-      if (!hash_file(file.path(), hash)) return;
+      if (!hash_file(file.path(), hash).ok()) return;
     }
     state_->sha256 = to_hex(hash.finish());
   });

@@ -1,17 +1,12 @@
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <atomic>
-#include <cerrno>
-#include <cstring>
-#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "base/sha256.h"
 #include "engine/weights/message_text.h"
+#include "engine/weights/output_file.h"
 #include "engine/weights/safetensors.h"
 #include "engine/weights/safetensors_header.h"
 
@@ -85,73 +80,14 @@ std::string make_header(const std::vector<TensorPlan>& tensors,
   return header;
 }
 
-void write_all(int descriptor, std::span<const std::byte> bytes, const std::string& where) {
-  while (!bytes.empty()) {
-    // One call takes at most 2 GiB on Linux; smaller pieces also let a signal through.
-    const ssize_t written =
-        ::write(descriptor, bytes.data(), std::min<std::size_t>(bytes.size(), 64u << 20));
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) {
-      throw Failure(ErrorCode::kIo,
-                    fmt::format("{}: cannot be written ({})", where, std::strerror(errno)));
-    }
-    bytes = bytes.subspan(static_cast<std::size_t>(written));
-  }
-}
-
-// A file beside the target that is removed again unless it was renamed into place.
-class TemporaryFile {
- public:
-  TemporaryFile(const std::filesystem::path& target, std::string where) : where_(std::move(where)) {
-    static std::atomic<unsigned> counter = 0;
-    path_ = target;
-    path_ += fmt::format(".partial-{}-{}", ::getpid(), counter++);
-    descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    if (descriptor_ < 0) fail("cannot be created");
-  }
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
-  ~TemporaryFile() {
-    if (descriptor_ >= 0) ::close(descriptor_);
-    if (!path_.empty()) ::unlink(path_.c_str());
-  }
-
-  int descriptor() const { return descriptor_; }
-
-  void become(const std::filesystem::path& target) {
-    if (::fsync(descriptor_) != 0) fail("cannot be written");
-    if (::close(std::exchange(descriptor_, -1)) != 0) fail("cannot be written");
-    if (::rename(path_.c_str(), target.c_str()) != 0) fail("cannot be put in place");
-    path_.clear();
-    // The new name is only safe once its folder is on disk too; a file system without that has
-    // nothing to add.
-    const std::filesystem::path folder = target.has_parent_path() ? target.parent_path() : ".";
-    const int folder_descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (folder_descriptor >= 0) {
-      ::fsync(folder_descriptor);
-      ::close(folder_descriptor);
-    }
-  }
-
- private:
-  [[noreturn]] void fail(const char* what) const {
-    const int code = errno;
-    throw Failure(ErrorCode::kIo, fmt::format("{}: {} ({})", where_, what, std::strerror(code)));
-  }
-
-  std::string where_;
-  std::filesystem::path path_;
-  int descriptor_ = -1;
-};
-
 WrittenFile write(const std::filesystem::path& path, std::vector<TensorPlan> tensors,
-                  const MakeTensor& make, const std::map<std::string, std::string>& metadata) {
+                  const MakeTensor& make, const StreamOptions& options) {
   const std::string where = short_name(path);
   std::sort(tensors.begin(), tensors.end(), [](const TensorPlan& a, const TensorPlan& b) {
     const std::size_t rank_a = layout_rank(a.dtype), rank_b = layout_rank(b.dtype);
     return rank_a != rank_b ? rank_a > rank_b : a.name < b.name;
   });
-  const std::string header = make_header(tensors, metadata, where);
+  const std::string header = make_header(tensors, options.metadata, where);
   std::uint64_t size = 0;
   for (const TensorPlan& tensor : tensors) size += bytes_of(tensor, where);
   try {
@@ -165,34 +101,39 @@ WrittenFile write(const std::filesystem::path& path, std::vector<TensorPlan> ten
   for (std::size_t i = 0; i < 8; ++i) {
     length[i] = static_cast<std::byte>(static_cast<std::uint64_t>(header.size()) >> (8 * i));
   }
-  TemporaryFile file(path, where);
-  Sha256 hash;
-  const auto put = [&](std::span<const std::byte> bytes) {
-    write_all(file.descriptor(), bytes, where);
-    hash.update(bytes);
-  };
-  put(length);
-  put(std::as_bytes(std::span(header)));
+  const std::span header_bytes = std::as_bytes(std::span(header));
+  const std::string& key = options.resume_key;
+  OutputFile file(path, where, key.empty() ? "" : key + " " + sha256_hex(header_bytes));
+  if (file.kept() == 0) {
+    file.put(length);
+    file.put(header_bytes);
+  }
+  std::uint64_t end = 8 + header.size();
   for (const TensorPlan& tensor : tensors) {
+    end += bytes_of(tensor, where);
+    if (end <= file.kept()) {
+      if (options.kept) options.kept(tensor);
+      continue;
+    }
     const std::span<const std::byte> bytes = make(tensor);
     if (bytes.size() != bytes_of(tensor, where)) {
       throw Failure(ErrorCode::kInvalidArgument,
                     fmt::format("{}: tensor {} of shape [{}] has {} bytes", where,
                                 quote(tensor.name), fmt::join(tensor.shape, ", "), bytes.size()));
     }
-    put(bytes);
+    file.put(bytes);
+    file.safe_point();
   }
-  file.become(path);
-  return {8 + header.size() + size, to_hex(hash.finish())};
+  return {8 + header.size() + size, file.finish()};
 }
 
 }  // namespace
 
 Result<WrittenFile> stream_safetensors(const std::filesystem::path& path,
                                        std::vector<TensorPlan> tensors, const MakeTensor& make,
-                                       const std::map<std::string, std::string>& metadata) {
+                                       const StreamOptions& options) {
   try {
-    return write(path, std::move(tensors), make, metadata);
+    return write(path, std::move(tensors), make, options);
   } catch (const Failure& failure) {
     return failure.error();
   }
@@ -209,7 +150,7 @@ Result<void> write_safetensors(const std::filesystem::path& path,
   }
   const auto written = stream_safetensors(
       path, std::move(plans), [&](const TensorPlan& plan) { return bytes.at(plan.name); },
-      metadata);
+      {.metadata = metadata, .resume_key = {}, .kept = {}});
   return written.ok() ? Result<void>() : Result<void>(written.error());
 }
 

@@ -108,6 +108,56 @@ TEST(WriteSafetensors, RefusesWhatNobodyCouldReadAndLeavesTheOldFile) {
   EXPECT_EQ(files, 1u);  // nothing half-written is left behind
 }
 
+// An interrupted write of four tensors of 40 MiB goes on after the last safe point.
+TEST(WriteSafetensors, GoesOnFromWhatAnInterruptionLeft) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "x.safetensors";
+  const auto partial = folder.path() / "x.safetensors.partial";
+  std::vector<TensorPlan> plans;
+  for (const char* name : {"a", "b", "c", "d"}) plans.push_back({name, DType::kF32, {10 << 20}});
+  std::vector<std::byte> bytes(40 << 20);
+  std::string made, kept;
+  const auto write = [&](const std::string& key, const std::string& stop_at) {
+    made = kept = "";
+    return stream_safetensors(
+        path, plans,
+        [&](const TensorPlan& plan) -> std::span<const std::byte> {
+          if (plan.name == stop_at) throw Failure(ErrorCode::kCancelled, "stop");
+          made += plan.name;
+          std::fill(bytes.begin(), bytes.end(), static_cast<std::byte>(plan.name[0]));
+          return bytes;
+        },
+        {.metadata = {}, .resume_key = key, .kept = [&](const TensorPlan& plan) {
+           kept += plan.name;
+         }});
+  };
+  EXPECT_FALSE(write("key", "d").ok());
+  EXPECT_FALSE(std::filesystem::exists(path));
+  // Another key, or a kept part that changed: everything is written again.
+  EXPECT_FALSE(write("other", "c").ok());
+  EXPECT_EQ(kept, "");
+  EXPECT_FALSE(write("other", "d").ok());
+  EXPECT_EQ(kept, "ab") << "the flush comes after 64 MiB";
+  {
+    std::fstream damaged(partial, std::ios::in | std::ios::out | std::ios::binary);
+    damaged.seekp(1 << 20) << "x";
+  }
+  const auto whole = write("other", "");
+  ASSERT_TRUE(whole.ok()) << whole.error().message;
+  EXPECT_EQ(made, "abcd");
+  const std::string wanted = whole->sha256;
+  std::filesystem::remove(path);
+  EXPECT_FALSE(write("other", "d").ok());
+  const auto resumed = write("other", "");
+  ASSERT_TRUE(resumed.ok()) << resumed.error().message;
+  EXPECT_EQ(kept + made, "abcd");
+  EXPECT_EQ(kept, "ab");
+  EXPECT_EQ(resumed->sha256, wanted);
+  EXPECT_EQ(sha256_hex(bytes_of(content(path))), wanted);
+  EXPECT_FALSE(std::filesystem::exists(partial));
+  EXPECT_FALSE(std::filesystem::exists(partial.string() + ".json"));
+}
+
 TEST(WriteSafetensors, SaysWhenItCannotWrite) {
   const TemporaryFolder folder;
   const std::string data = "12345678";

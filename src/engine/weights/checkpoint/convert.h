@@ -42,7 +42,8 @@ struct WriteOptions {
 struct WriteReport {
   std::uint64_t tensors = 0;
   std::uint64_t bytes = 0;
-  std::vector<std::string> kept;  // files that an interrupted run had finished
+  std::vector<std::string> kept{};  // files of the folder that an interrupted run had finished
+  std::uint64_t kept_bytes = 0;     // of the single file's tensors, the same
 };
 
 // A diffusers folder with limner-manifest.json: tool, inputs with their hashes, files with theirs.
@@ -52,8 +53,8 @@ struct WriteReport {
 Result<WriteReport> write_folder(const ModelFolder& model, const WriteOptions& options);
 
 // A single file with the original names, the folder's configs and small tokenizers in its header.
-// Written whole or not at all. Fails with kUnsupported for a model whose tensors have no such
-// names.
+// Resumable, and in place only when whole (OutputFile). Fails with kUnsupported for a model whose
+// tensors have no such names.
 Result<WriteReport> write_single_file(const ModelFolder& model, const WriteOptions& options);
 
 // The build_key of the folder's manifest; "" when there is none.

@@ -7,10 +7,10 @@
 
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <vector>
 
-#include "base/sha256.h"
+#include "base/atomic_file.h"
+#include "base/file_hash.h"
 #include "engine/weights/json.h"
 #include "engine/weights/message_text.h"
 
@@ -27,31 +27,6 @@ constexpr const char* kLock = "limner-lock";
   throw Failure(ErrorCode::kIo, fmt::format("{}: {}", quote(file.string()), why));
 }
 
-// Temporary file, fsync, rename.
-void write_whole(const fs::path& file, std::string_view content) {
-  const fs::path half = file.string() + ".half";
-  const int descriptor = ::open(half.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  bool good = descriptor >= 0;
-  for (std::string_view rest = content; good && !rest.empty();) {
-    const ssize_t written = ::write(descriptor, rest.data(), rest.size());
-    if (written < 0 && errno == EINTR) continue;
-    good = written > 0;
-    if (good) rest.remove_prefix(static_cast<std::size_t>(written));
-  }
-  good = good && ::fsync(descriptor) == 0;
-  const int code = errno;
-  if (descriptor >= 0) ::close(descriptor);
-  if (!good) fail(file, fmt::format("cannot be written ({})", std::strerror(code)));
-  if (::rename(half.c_str(), file.c_str()) != 0) fail(file, "cannot be put in place");
-}
-
-void sync_folder(const fs::path& folder) {
-  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0) return;
-  ::fsync(descriptor);
-  ::close(descriptor);
-}
-
 json to_json(const std::map<std::string, WrittenFile>& files) {
   json list = json::object();
   for (const auto& [path, file] : files)
@@ -60,17 +35,6 @@ json to_json(const std::map<std::string, WrittenFile>& files) {
 }
 
 }  // namespace
-
-std::string file_sha256(const fs::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  std::vector<char> chunk(1u << 20);
-  Sha256 hash;
-  while (stream) {
-    stream.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
-    hash.update(std::as_bytes(std::span(chunk.data(), static_cast<std::size_t>(stream.gcount()))));
-  }
-  return stream.eof() && !stream.bad() ? to_hex(hash.finish()) : "";
-}
 
 FolderWriter::FolderWriter(fs::path output, std::string key)
     : output_(std::move(output)), key_(std::move(key)) {
@@ -110,9 +74,9 @@ void FolderWriter::keep_what_is_whole() {
     if (journal.value("key", "") == key_) {
       for (const auto& [path, file] : journal.at("files").items()) {
         const WrittenFile written{file.at("bytes"), file.at("sha256")};
-        const bool whole = fs::file_size(partial_ / path, error) == written.bytes && !error &&
-                           file_sha256(partial_ / path) == written.sha256;
-        if (whole) files_.emplace(path, written);
+        if (fs::file_size(partial_ / path, error) != written.bytes || error) continue;
+        const auto hash = file_sha256(partial_ / path);
+        if (hash.ok() && *hash == written.sha256) files_.emplace(path, written);
       }
     }
   } catch (const std::exception&) {
@@ -130,13 +94,13 @@ void FolderWriter::keep_what_is_whole() {
 
 void FolderWriter::remember(const std::string& path, WrittenFile file) {
   files_[path] = std::move(file);
-  write_whole(partial_ / kJournal, json{{"key", key_}, {"files", to_json(files_)}}.dump());
+  write_atomically(partial_ / kJournal, json{{"key", key_}, {"files", to_json(files_)}}.dump());
 }
 
 void FolderWriter::add_text(const std::string& path, std::string_view content) {
   std::error_code error;
   fs::create_directories((partial_ / path).parent_path(), error);
-  write_whole(partial_ / path, content);
+  write_atomically(partial_ / path, content);
   remember(path, {content.size(), sha256_hex(std::as_bytes(std::span(content)))});
 }
 
@@ -145,13 +109,14 @@ void FolderWriter::add_tensors(const std::string& path, std::vector<TensorPlan> 
   if (has(path)) return;
   std::error_code error;
   fs::create_directories((partial_ / path).parent_path(), error);
-  remember(path, stream_safetensors(partial_ / path, std::move(tensors), make, {{"format", "pt"}})
+  remember(path, stream_safetensors(partial_ / path, std::move(tensors), make,
+                                    {.metadata = {{"format", "pt"}}})
                      .value_or_throw());
 }
 
 void FolderWriter::finish(json about) {
   about["files"] = to_json(files_);
-  write_whole(partial_ / kManifestName, about.dump(2) + "\n");
+  write_atomically(partial_ / kManifestName, about.dump(2) + "\n");
   std::error_code error;
   fs::remove(partial_ / kJournal, error);
   fs::remove(partial_ / kLock, error);
@@ -162,7 +127,7 @@ void FolderWriter::finish(json about) {
   sync_folder(partial_);
   if (::rename(partial_.c_str(), output_.c_str()) != 0)
     fail(output_, fmt::format("cannot be put in place ({})", std::strerror(errno)));
-  sync_folder(output_.has_parent_path() ? output_.parent_path() : ".");
+  sync_folder(output_.parent_path());
 }
 
 }  // namespace limner::engine::weights

@@ -45,7 +45,4 @@ class FolderWriter {
   int lock_ = -1;
 };
 
-// SHA-256 of a file's bytes, "" when it cannot be read.
-std::string file_sha256(const std::filesystem::path& file);
-
 }  // namespace limner::engine::weights

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/file_hash.h"
 #include "engine/weights/checkpoint/folder_writer.h"
 #include "engine/weights/inspect.h"
 #include "engine/weights/json.h"
@@ -42,10 +43,11 @@ void compare(const fs::path& root, const Inspection& model, Verification& out) {
     } else if (bytes != wanted) {
       out.problems.push_back(
           fmt::format("{}: has {} bytes, the manifest says {}", quote(path), bytes, wanted));
-    } else if (const std::string hash = file_sha256(root / path);
-               hash != file.value("sha256", std::string())) {
+    } else if (const auto hash = file_sha256(root / path); !hash.ok()) {
+      out.problems.push_back(hash.error().message);
+    } else if (*hash != file.value("sha256", std::string())) {
       out.problems.push_back(fmt::format("{}: its SHA-256 is {}, the manifest says {}", quote(path),
-                                         hash, file.value("sha256", std::string())));
+                                         *hash, file.value("sha256", std::string())));
     }
   }
   for (const ComponentReport& component : model.components) {

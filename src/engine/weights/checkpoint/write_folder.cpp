@@ -3,10 +3,11 @@
 #include <fstream>
 #include <iterator>
 
-#include "base/sha256.h"
+#include "base/file_hash.h"
 #include "engine/weights/checkpoint/convert.h"
 #include "engine/weights/checkpoint/convert_dtype.h"
 #include "engine/weights/checkpoint/folder_writer.h"
+#include "engine/weights/checkpoint/write_key.h"
 #include "engine/weights/inspect.h"
 #include "engine/weights/json.h"
 #include "engine/weights/message_text.h"
@@ -67,7 +68,7 @@ class FolderWork {
   }
 
   WriteReport write() {
-    FolderWriter writer(options_.output, key());
+    FolderWriter writer(options_.output, write_key(model_, weights_, options_));
     for (const auto& [component, weights] : weights_) add_weights(writer, component, *weights);
     for (const auto& [path, text] : text_files(model_)) {
       if (path == kManifestName) continue;
@@ -122,29 +123,6 @@ class FolderWork {
     return buffer_;
   }
 
-  // Paths, sizes and times of what is read, and what is made of it.
-  std::string key() const {
-    json key = {{"kind", options_.kind},
-                {"variant", options_.variant},
-                {"dtype", options_.dtype ? name(*options_.dtype) : ""},
-                {"tool", LIMNER_VERSION}};
-    const auto add = [&](const fs::path& file) {
-      std::error_code error;
-      key["files"].push_back({fs::absolute(file, error).string(), fs::file_size(file, error),
-                              fs::last_write_time(file, error).time_since_epoch().count()});
-    };
-    for (const auto& [component, weights] : weights_) {
-      for (const fs::path& file : weights->files()) add(file);
-    }
-    for (const ManifestInput& input : options_.inputs) {
-      key["inputs"].push_back({input.role, input.path.string(), input.scale, input.detail});
-      if (fs::is_regular_file(input.path)) add(input.path);
-    }
-    for (const auto& [path, text] : text_files(model_)) key["texts"][path] = text;
-    const std::string text = key.dump();
-    return sha256_hex(std::as_bytes(std::span(text)));
-  }
-
   json about() const {
     json inputs = json::array();
     for (const ManifestInput& input : options_.inputs) {
@@ -190,7 +168,10 @@ std::string build_key_of(const fs::path& folder) {
 
 std::string content_hash(const fs::path& path) {
   std::error_code error;
-  if (fs::is_regular_file(path, error)) return file_sha256(path);
+  if (fs::is_regular_file(path, error)) {
+    const auto hash = file_sha256(path);
+    return hash.ok() ? *hash : "";
+  }
   const auto inspection = inspect(path, {.hashes = true, .values = false});
   return inspection.ok() ? inspection->sha256 : "";
 }

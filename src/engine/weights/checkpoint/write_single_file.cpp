@@ -5,6 +5,7 @@
 #include "engine/weights/checkpoint/convert.h"
 #include "engine/weights/checkpoint/convert_dtype.h"
 #include "engine/weights/checkpoint/name_table.h"
+#include "engine/weights/checkpoint/write_key.h"
 #include "engine/weights/message_text.h"
 
 namespace limner::engine::weights {
@@ -79,9 +80,11 @@ class SingleFileWork {
   WriteReport write() {
     std::vector<TensorPlan> plans;
     for (const auto& [name, target] : targets_) plans.push_back(target.plan);
-    stream_safetensors(
-        options_.output, std::move(plans), [&](const TensorPlan& plan) { return make(plan); },
-        metadata())
+    stream_safetensors(options_.output, std::move(plans),
+                       [&](const TensorPlan& plan) { return make(plan); },
+                       {.metadata = metadata(),
+                        .resume_key = write_key(model_, weights_, options_),
+                        .kept = [&](const TensorPlan& plan) { keep(plan); }})
         .value_or_throw();
     return report_;
   }
@@ -165,6 +168,11 @@ class SingleFileWork {
     targets_["v_pred"].plan = {"v_pred", DType::kF32, {0}};
     if (config.value("rescale_betas_zero_snr", false))
       targets_["ztsnr"].plan = {"ztsnr", DType::kF32, {0}};
+  }
+
+  void keep(const TensorPlan& plan) {
+    for (const Source& source : targets_.at(plan.name).sources) done_ += source.view->bytes.size();
+    report_.kept_bytes = done_;
   }
 
   std::span<const std::byte> make(const TensorPlan& plan) {
