@@ -126,24 +126,33 @@ class Reader {
 };
 
 // How narrowly `range` fits; 0: not at all.
-int fit(const MediaRange& range, std::string_view subtype) {
+int fit(const MediaRange& range, std::string_view type, std::string_view subtype) {
   if (range.parameters) return 0;
   if (range.type == "*") return 1;
-  if (range.type != "image") return 0;
+  if (range.type != type) return 0;
   if (range.subtype == "*") return 2;
   return range.subtype == subtype ? 3 : 0;
 }
 
-int weight_of(image::Format format, const std::vector<MediaRange>& ranges) {
-  const std::string_view subtype = content_type(format).substr(std::string_view("image/").size());
+int weight_of(std::string_view media_type, const std::vector<MediaRange>& ranges) {
+  const auto slash = media_type.find('/');
+  const std::string_view type = media_type.substr(0, slash);
+  const std::string_view subtype = media_type.substr(slash + 1);
   int best_fit = 0, weight = 0;
   for (const MediaRange& range : ranges) {
-    const int fits = fit(range, subtype);
+    const int fits = fit(range, type, subtype);
     if (fits <= best_fit) continue;
     best_fit = fits;
     weight = range.weight;
   }
   return weight;
+}
+
+// Of the header's text; an empty one takes anything. Throws Failure.
+std::vector<MediaRange> read_ranges(std::string_view accept) {
+  auto ranges = Reader(accept).read();
+  if (ranges.empty()) ranges.push_back({"*", "*"});
+  return ranges;
 }
 
 }  // namespace
@@ -165,17 +174,24 @@ std::string_view content_type(image::Format format) {
 Result<std::optional<image::Format>> choose_format(std::string_view accept,
                                                    std::span<const image::Format> offered) {
   try {
-    auto ranges = Reader(accept).read();
-    if (ranges.empty()) ranges.push_back({"*", "*"});
+    const auto ranges = read_ranges(accept);
     std::optional<image::Format> best;
     int best_weight = 0;
     for (const image::Format format : offered) {
-      const int weight = weight_of(format, ranges);
+      const int weight = weight_of(content_type(format), ranges);
       if (weight <= best_weight) continue;
       best = format;
       best_weight = weight;
     }
     return best;
+  } catch (const Failure& failure) {
+    return failure.error();
+  }
+}
+
+Result<int> accept_weight(std::string_view accept, std::string_view media_type) {
+  try {
+    return weight_of(media_type, read_ranges(accept));
   } catch (const Failure& failure) {
     return failure.error();
   }

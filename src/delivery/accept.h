@@ -19,4 +19,8 @@ std::string_view content_type(image::Format format);  // "image/png"
 Result<std::optional<image::Format>> choose_format(std::string_view accept,
                                                    std::span<const image::Format> offered);
 
+// How well the header likes one media type ("application/json"): 0 (not acceptable) to 1000, by the
+// same rules and with the same errors.
+Result<int> accept_weight(std::string_view accept, std::string_view media_type);
+
 }  // namespace limner::delivery

@@ -19,6 +19,17 @@ std::string chosen(std::string_view accept) {
   return *format ? std::string(content_type(**format)) : "none";
 }
 
+TEST(Accept, WeighsAnyMediaTypeByTheSameRules) {
+  const auto weight = [](std::string_view accept) {
+    return accept_weight(accept, "application/json").value();
+  };
+  EXPECT_EQ(weight(""), 1000);
+  EXPECT_EQ(weight("image/*"), 0);
+  EXPECT_EQ(weight("image/png, */*;q=0.8"), 800);
+  EXPECT_EQ(weight("application/*;q=0.5, application/json;q=0.25"), 250);
+  EXPECT_FALSE(accept_weight("json", "application/json").ok());
+}
+
 // Each expectation follows from RFC 9110, sections 12.4.2, 12.5.1 and 5.6.
 TEST(Accept, TheMostSpecificRangeDecidesAndTheLargestWeightWins) {
   EXPECT_EQ(chosen(""), "image/png");

@@ -8,7 +8,7 @@
 #include <random>
 #include <string>
 
-#include "delivery/circuit_breaker.h"
+#include "platform/circuit_breaker.h"
 #include "platform/clock.h"
 #include "platform/http/exchange.h"
 
@@ -20,7 +20,7 @@ struct RetryOptions {
   std::chrono::milliseconds max_delay = std::chrono::seconds(5);
   std::chrono::milliseconds timeout = std::chrono::seconds(60);    // of one attempt
   std::chrono::milliseconds deadline = std::chrono::seconds(180);  // of one call with its waits
-  BreakerOptions breaker{};
+  platform::BreakerOptions breaker{};
 };
 
 // A status that may be another one next time: 408, 429, 500, 502, 503, 504.
@@ -49,7 +49,7 @@ class Retries {
   const RetryOptions options_;
   platform::http::Exchange& exchange_;
   const platform::Clock& clock_;
-  CircuitBreaker breaker_;
+  platform::CircuitBreaker breaker_;
   std::mutex mutex_;
   std::minstd_rand random_;  // by mutex_
 };

@@ -36,6 +36,9 @@ struct S3Options {
   RetryOptions retries{};
 };
 
+// The region that AWS's and DigitalOcean's host names hold; "us-east-1" for any other host.
+std::string s3_region(const std::string& host);
+
 // The convention of RunPod's workers: BUCKET_ENDPOINT_URL (the bucket in it), BUCKET_ACCESS_KEY_ID
 // and BUCKET_SECRET_ACCESS_KEY; the region is read off AWS's and DigitalOcean's host names. Nothing
 // when none of the three is set. `get` is getenv with "" for what is not set. Errors:

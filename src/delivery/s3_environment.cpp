@@ -3,10 +3,9 @@
 #include "delivery/s3_client.h"
 
 namespace limner::delivery {
-namespace {
 
 // AWS: [BUCKET.]s3.REGION.amazonaws.com; DigitalOcean: [BUCKET.]REGION.digitaloceanspaces.com.
-std::string region_in(const std::string& host) {
+std::string s3_region(const std::string& host) {
   const auto label_before = [&](std::size_t dot) {
     const auto start = host.rfind('.', dot - 1);
     return host.substr(start == std::string::npos ? 0 : start + 1,
@@ -21,8 +20,6 @@ std::string region_in(const std::string& host) {
   if (ocean != std::string::npos && ocean > 0) return label_before(ocean);
   return "us-east-1";
 }
-
-}  // namespace
 
 Result<std::optional<S3Options>> s3_from_bucket_environment(
     const std::function<std::string(const std::string&)>& get) {
@@ -49,7 +46,7 @@ Result<std::optional<S3Options>> s3_from_bucket_environment(
   }
   S3Options options;
   options.endpoint = values[0];
-  options.region = region_in(url->host);
+  options.region = s3_region(url->host);
   options.credentials = {values[1], values[2], ""};
   return std::optional<S3Options>(std::move(options));
 }

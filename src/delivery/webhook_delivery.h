@@ -26,10 +26,11 @@ struct WebhookDelivery {
   std::string url{};
   std::string body{};  // JSON, sent and signed as it is; 20,000 bytes at most
   DeliveryState state = DeliveryState::kPending;
-  int attempts = 0;          // made so far
-  Time due{};                // of the next attempt, while pending
-  int last_status = 0;       // HTTP; 0 when no answer came
-  std::string last_error{};  // "" after a success
+  int attempts = 0;           // made so far
+  Time due{};                 // of the next attempt, while pending
+  int last_status = 0;        // HTTP; 0 when no answer came
+  std::string last_error{};   // "" after a success
+  std::string traceparent{};  // W3C Trace Context of what it tells of; "": none
 };
 
 // What came of one attempt.

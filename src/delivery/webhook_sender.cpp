@@ -9,6 +9,7 @@
 
 #include "delivery/crypto.h"
 #include "platform/http/retry.h"
+#include "platform/trace/trace_context.h"
 
 namespace limner::delivery {
 namespace {
@@ -92,6 +93,9 @@ AttemptOutcome WebhookSender::send(const DueWebhook& due, std::stop_token stop) 
                       delivery.body, due.secrets)
           .value_or_throw();
   headers.push_back("Content-Type: application/json");
+  if (platform::parse_traceparent(delivery.traceparent)) {
+    headers.push_back("traceparent: " + delivery.traceparent);
+  }
   const auto reply = exchange_
                          .send({.method = "POST",
                                 .url = platform::http::parse_url(delivery.url).value_or_throw(),
