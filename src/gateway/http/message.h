@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <stop_token>
 #include <string>
 #include <string_view>
@@ -17,6 +18,7 @@
 
 #include "base/error.h"
 #include "contract/job.h"
+#include "platform/accounts/account.h"
 
 namespace limner::gateway::http {
 
@@ -28,6 +30,22 @@ struct Caller {
   std::string key_id{};
   contract::Tier tier = contract::Tier::kRelax;
   bool may_generate = false, may_read = false, may_administer = false;
+  platform::AccountLimits limits{};
+};
+
+// Errors leave a handler as this exception or as a Result's Error that the handler throws with
+// Failure; the error-shape middleware makes RFC 9457 of both. `fields` are all wrong ones at once.
+struct FieldProblem {
+  std::string field;
+  std::string message;
+};
+
+struct Problem {
+  beast_http::status status = beast_http::status::internal_server_error;
+  std::string code{};    // stable, snake_case: "invalid_argument", "idempotency_key_reused"
+  std::string detail{};  // one sentence
+  std::vector<FieldProblem> fields{};
+  std::optional<std::chrono::seconds> retry_after{};
 };
 
 struct Request {
@@ -39,13 +57,27 @@ struct Request {
   beast_http::fields headers{};
   std::string body{};
 
-  std::string route{};  // the pattern that matched: "/v1/generations/{id}"; for metrics
-  std::string peer{};   // the client's address, behind trusted proxies too
-  std::string id{};     // X-Request-ID: echoed or made
+  std::string route{};         // the pattern that matched: "/v1/generations/{id}"; for metrics
+  bool open = false;           // the route wants no key
+  std::size_t body_limit = 0;  // of the route; 0: the usual one
+  std::string peer{};          // the client's address, behind trusted proxies too
+  std::string id{};            // X-Request-ID: echoed or made
   std::string traceparent{};
   std::chrono::steady_clock::time_point arrived{};
   std::optional<Caller> caller{};
   std::stop_token gone{};  // asked when the client has left, or the server stops at once
+
+  // Reads the body, which is still on its way; the middleware calls it, once, when everything else
+  // has let the request pass. Absent where `body` is complete. Throws ProblemFailure: 413, 400,
+  // 408.
+  std::function<boost::asio::awaitable<std::string>(std::size_t limit)> read_body{};
+  // Fields of the answer whatever becomes of it, errors included.
+  beast_http::fields answer_fields{};
+  // Why no handler can have it (not well-formed, no such route); the answer is this one.
+  std::optional<Problem> refusal{};
+  // Ends the handler's present wait, or its next one, with operation_aborted (Asio's terminal
+  // cancellation). Absent where there is no server.
+  std::function<void()> cancel{};
 
   std::string_view header(std::string_view name) const {
     const auto value = headers[{name.data(), name.size()}];
@@ -80,21 +112,6 @@ using Handler = std::function<boost::asio::awaitable<Response>(Request&)>;
 
 // A middleware does something before and after the rest of the list.
 using Middleware = std::function<boost::asio::awaitable<Response>(Request&, const Handler& next)>;
-
-// Errors leave a handler as this exception or as a Result's Error that the handler throws with
-// Failure; the error-shape middleware makes RFC 9457 of both. `fields` are all wrong ones at once.
-struct FieldProblem {
-  std::string field;
-  std::string message;
-};
-
-struct Problem {
-  beast_http::status status = beast_http::status::internal_server_error;
-  std::string code{};    // stable, snake_case: "invalid_argument", "idempotency_key_reused"
-  std::string detail{};  // one sentence
-  std::vector<FieldProblem> fields{};
-  std::optional<std::chrono::seconds> retry_after{};
-};
 
 class ProblemFailure : public std::runtime_error {
  public:

@@ -1,0 +1,36 @@
+// Small things that every handler needs: JSON answers, scopes, query parameters.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "gateway/http/message.h"
+
+namespace limner::gateway::api_v1 {
+
+http::Response json_answer(const nlohmann::json& object,
+                           http::beast_http::status status = http::beast_http::status::ok);
+
+// Throws the failure that becomes the answer.
+[[noreturn]] void refuse(http::beast_http::status status, std::string code, std::string detail);
+[[noreturn]] void refuse_field(std::string field, std::string message);  // 400
+
+enum class Scope { kGenerate, kRead, kAdminister };
+// Who asks, if his key may do that. Throws: 401 without a key, 403 without the scope.
+const http::Caller& require(const http::Request& request, Scope scope);
+
+// Throws 400 when the query names anything else than `known`.
+void check_query(const http::Request& request, const std::vector<std::string>& known);
+std::optional<std::string> query(const http::Request& request, const std::string& name);
+// A whole number in the query from `lowest` to `highest`. Throws 400.
+std::int64_t query_number(const http::Request& request, const std::string& name,
+                          std::int64_t fallback, std::int64_t lowest, std::int64_t highest);
+
+// Whether `etag` is among those of If-None-Match, by weak comparison (RFC 9110, section 13.1.2).
+bool matches(std::string_view if_none_match, std::string_view etag);
+
+}  // namespace limner::gateway::api_v1

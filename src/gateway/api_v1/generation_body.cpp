@@ -1,0 +1,333 @@
+#include "gateway/api_v1/generation_body.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/quote.h"
+#include "base/suggest.h"
+#include "contract/job_cost.h"
+#include "delivery/crypto.h"
+#include "delivery/object_key.h"
+#include "delivery/webhook_sender.h"
+#include "delivery/webhook_signature.h"
+#include "gateway/api_v1/fields.h"
+#include "gateway/api_v1/template_choice.h"
+
+namespace limner::gateway::api_v1 {
+namespace {
+
+using contract::GenerationRequest;
+using contract::ModelCard;
+using http::FieldProblem;
+using nlohmann::json;
+
+constexpr double kLargestWeight = 10.0;  // of an adapter, either way
+constexpr std::size_t kMostThumbnails = 8;
+constexpr std::int64_t kSmallestThumbnail = 16, kLargestThumbnail = 2048;
+
+const std::vector<std::string> kWebhookEvents = {"queued",  "started", "progress", "completed",
+                                                 "blocked", "failed",  "canceled", "expired"};
+
+std::string join(const std::vector<std::string>& names) {
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+// An error's message as a field's: without the place "[webhook] " at its front.
+std::string plain(const Error& error) {
+  const auto end = error.message.find("] ");
+  return error.message.starts_with('[') && end != std::string::npos ? error.message.substr(end + 2)
+                                                                    : error.message;
+}
+
+// Reads one body; each step notes what is wrong and goes on.
+class BodyReader {
+ public:
+  BodyReader(const json& body, const BodyContext& context)
+      : context_(context), fields_(body, "", problems_) {}
+
+  GenerationBody read() {
+    GenerationBody made;
+    read_picture(made.request.picture);
+    const ModelCard* model = read_model(made.request);
+    read_adapters(made.request, model);
+    read_output(made);
+    read_webhook(made.request.webhook);
+    read_metadata(made.request.metadata);
+    refuse_inputs();
+    fields_.finish();
+    if (model != nullptr) check_limits(made, *model);
+    if (problems_.empty()) return made;
+    throw http::ProblemFailure(
+        {.status = http::beast_http::status::unprocessable_entity,
+         .code = "invalid_argument",
+         .detail = problems_.size() == 1
+                       ? fmt::format("{} {}.", problems_[0].field, problems_[0].message)
+                       : fmt::format("{} fields are wrong.", problems_.size()),
+         .fields = std::move(problems_)});
+  }
+
+ private:
+  void read_picture(GenerationRequest& picture) {
+    if (!fields_.has("prompt")) fields_.wrong("prompt", "is wanted");
+    fields_.read("prompt", picture.prompt);
+    fields_.read("negative_prompt", picture.negative_prompt);
+    fields_.read("prompt_syntax", picture.prompt_syntax);
+    fields_.read("long_prompt", picture.long_prompt);
+    fields_.read("weighting", picture.weighting);
+    fields_.read("extract_negative", picture.extract_negative);
+    fields_.read("width", picture.width);
+    fields_.read("height", picture.height);
+    fields_.read("steps", picture.steps);
+    fields_.read("guidance_scale", picture.guidance_scale);
+    fields_.read("guidance_rescale", picture.guidance_rescale);
+    fields_.read("sampler", picture.sampler);
+    fields_.read("schedule", picture.schedule);
+    fields_.read("seed", picture.seed);
+    fields_.read("num_images", picture.num_images);
+    fields_.read("clip_skip", picture.clip_skip);
+    fields_.read("eta", picture.eta);
+    read_pair("original_size", picture.micro.original_width, picture.micro.original_height);
+    read_pair("crop", picture.micro.crop_left, picture.micro.crop_top);
+    read_pair("target_size", picture.micro.target_width, picture.micro.target_height);
+  }
+
+  void read_pair(const char* name, std::optional<std::int64_t>& first,
+                 std::optional<std::int64_t>& second) {
+    const json* pair = fields_.array(name, 2);
+    if (pair == nullptr) return;
+    constexpr std::int64_t kMost = 65536;
+    const bool fits = pair->size() == 2 && std::all_of(pair->begin(), pair->end(), [](auto& side) {
+                        return side.is_number_integer() && side >= 0 && side <= kMost;
+                      });
+    if (!fits) return fields_.wrong(name, fmt::format("must be two integers from 0 to {}", kMost));
+    first = (*pair)[0].get<std::int64_t>();
+    second = (*pair)[1].get<std::int64_t>();
+  }
+
+  // The model's card; nullptr where there is none to be used, which is noted.
+  const ModelCard* read_model(contract::JobRequest& request) {
+    fields_.read("model", request.model);
+    fields_.read("template", request.template_name);
+    const bool by_template = !request.template_name.empty();
+    if (by_template && !request.model.empty()) {
+      fields_.wrong("template", "and model both name a model; leave one of them out");
+      return nullptr;
+    }
+    if (by_template) {
+      if (const auto done = choose_template(request, context_.templates, context_.catalog); !done) {
+        fields_.wrong("template", plain(done.error()));
+        return nullptr;
+      }
+    }
+    if (request.model.empty()) request.model = context_.catalog.default_model;
+    const ModelCard* card = context_.catalog.model(request.model);
+    if (card == nullptr) {
+      fields_.wrong("model", unknown(request.model, context_.catalog.models));
+    } else if (!card->problem.empty()) {
+      fields_.wrong("model", fmt::format("'{}' cannot be used: {}", card->name, card->problem));
+      return nullptr;
+    }
+    return card;
+  }
+
+  template <typename Card>
+  static std::string unknown(const std::string& wanted, const std::vector<Card>& cards) {
+    std::vector<std::string> names;
+    for (const Card& card : cards) names.push_back(card.name);
+    const std::string near = did_you_mean(wanted.substr(0, 128), names);
+    if (!near.empty() || names.empty())
+      return fmt::format("{} is not known{}", quote(wanted), near);
+    if (names.size() > 10) names.resize(10);
+    return fmt::format("{} is not known; there are {}", quote(wanted), join(names));
+  }
+
+  void read_adapters(contract::JobRequest& request, const ModelCard* model) {
+    const std::size_t most = context_.catalog.most_adapters;
+    const json* list = fields_.array("loras", most);
+    if (list == nullptr) return;
+    if (request.adapters.size() + list->size() > most) {
+      fields_.wrong("loras", fmt::format("must be at most {} with the template's {}, got {}", most,
+                                         request.adapters.size(), list->size()));
+      return;
+    }
+    for (std::size_t index = 0; index < list->size(); ++index) {
+      const std::string name = fmt::format("loras[{}]", index);
+      if (!(*list)[index].is_object()) {
+        fields_.wrong(name, "must be an object");
+        continue;
+      }
+      Fields fields((*list)[index], name + ".", problems_);
+      request.adapters.push_back(read_adapter(fields, model));
+    }
+  }
+
+  contract::AdapterChoice read_adapter(Fields& fields, const ModelCard* model) {
+    contract::AdapterChoice adapter;
+    fields.read("name", adapter.name);
+    fields.read("url", adapter.url);
+    fields.read("weight", adapter.weight);
+    fields.read("sha256", adapter.sha256);
+    if (adapter.name.empty() == adapter.url.empty()) {
+      fields.wrong("name", "or url is wanted, one of the two");
+    } else if (!adapter.url.empty()) {
+      const auto reachable = delivery::check_webhook_url(adapter.url, context_.network);
+      if (!reachable.ok()) fields.wrong("url", plain(reachable.error()));
+    } else {
+      check_adapter(fields, adapter.name, model);
+    }
+    if (!(std::abs(adapter.weight) <= kLargestWeight)) {
+      fields.wrong("weight", fmt::format("must be between {} and {}, got {}", -kLargestWeight,
+                                         kLargestWeight, adapter.weight));
+    }
+    const bool hash =
+        adapter.sha256.size() == 64 &&
+        adapter.sha256.find_first_not_of("0123456789abcdefABCDEF") == std::string::npos;
+    if (!adapter.sha256.empty() && !hash) {
+      fields.wrong("sha256", "must be 64 hexadecimal digits");
+    }
+    std::transform(adapter.sha256.begin(), adapter.sha256.end(), adapter.sha256.begin(),
+                   [](char c) { return c >= 'A' && c <= 'F' ? static_cast<char>(c + 32) : c; });
+    fields.finish();
+    return adapter;
+  }
+
+  void check_adapter(Fields& fields, const std::string& name, const ModelCard* model) {
+    const contract::AdapterCard* card = context_.catalog.adapter(name);
+    if (card == nullptr) return fields.wrong("name", unknown(name, context_.catalog.adapters));
+    if (!card->problem.empty()) {
+      return fields.wrong("name", fmt::format("'{}' cannot be used: {}", name, card->problem));
+    }
+    const bool fits = model == nullptr || card->family.empty() || card->family == model->family;
+    if (!fits) {
+      fields.wrong("name", fmt::format("'{}' is for models of the family {}, and {} is of {}", name,
+                                       card->family, model->name, model->family));
+    }
+  }
+
+  void read_output(GenerationBody& made) {
+    const json* object = fields_.object("output");
+    if (object == nullptr) return;
+    contract::OutputChoice& output = made.request.output;
+    Fields fields(*object, "output.", problems_);
+    made.names_format = fields.has("format");
+    fields.read("format", output.format);
+    std::int64_t quality = output.quality;
+    fields.read("quality", quality);
+    fields.read("retention", output.retention);
+    static const std::vector<std::string> kFormats = {"png", "jpeg", "webp", "avif"};
+    if (std::find(kFormats.begin(), kFormats.end(), output.format) == kFormats.end()) {
+      fields.wrong("format",
+                   fmt::format("must be one of {}, got {}", join(kFormats), quote(output.format)));
+    }
+    if (quality < 1 || quality > 100) {
+      fields.wrong("quality", fmt::format("must be between 1 and 100, got {}", quality));
+    } else {
+      output.quality = static_cast<int>(quality);
+    }
+    if (const auto known = delivery::retention_from_name(output.retention); !known.ok()) {
+      fields.wrong("retention", plain(known.error()));
+    }
+    if (const json* sides = fields.array("thumbnails", kMostThumbnails)) {
+      read_thumbnails(fields, *sides, output.thumbnails);
+    }
+    fields.finish();
+  }
+
+  static void read_thumbnails(Fields& fields, const json& sides, std::vector<std::int64_t>& into) {
+    for (const json& side : sides) {
+      if (side.is_number_integer() && side >= kSmallestThumbnail && side <= kLargestThumbnail) {
+        into.push_back(side.get<std::int64_t>());
+        continue;
+      }
+      return fields.wrong("thumbnails", fmt::format("must be integers from {} to {}, in pixels",
+                                                    kSmallestThumbnail, kLargestThumbnail));
+    }
+  }
+
+  void read_webhook(contract::WebhookChoice& webhook) {
+    const json* object = fields_.object("webhook");
+    if (object == nullptr) return;
+    Fields fields(*object, "webhook.", problems_);
+    fields.read("url", webhook.url);
+    fields.read("secret", webhook.secret);
+    if (webhook.url.empty()) {
+      fields.wrong("url", "is wanted");
+    } else if (const auto fits = delivery::check_webhook_url(webhook.url, context_.network);
+               !fits) {
+      fields.wrong("url", plain(fits.error()));
+    }
+    if (!webhook.secret.empty()) {
+      const auto secret = delivery::WebhookSecret::parse(webhook.secret);
+      if (!secret.ok()) fields.wrong("secret", plain(secret.error()));
+    }
+    if (const json* events = fields.array("events", kWebhookEvents.size())) {
+      for (const json& event : *events) {
+        const std::string name = event.is_string() ? event.get<std::string>() : "";
+        if (std::find(kWebhookEvents.begin(), kWebhookEvents.end(), name) == kWebhookEvents.end()) {
+          fields.wrong("events", fmt::format("must be names among {}", join(kWebhookEvents)));
+          break;
+        }
+        webhook.events.push_back(name);
+      }
+    }
+    fields.finish();
+  }
+
+  void read_metadata(std::string& metadata) {
+    const json* given = fields_.take("metadata");
+    if (given == nullptr) return;
+    metadata = given->dump();
+    if (metadata.size() > context_.limits.most_metadata) {
+      fields_.wrong("metadata", fmt::format("must be at most {} bytes of JSON, got {}",
+                                            context_.limits.most_metadata, metadata.size()));
+    }
+  }
+
+  void refuse_inputs() {
+    for (const char* name : {"image", "mask", "strength", "controls"}) {
+      if (fields_.take(name) != nullptr) fields_.wrong(name, "is not supported by this version");
+    }
+  }
+
+  // Fills in what the client left to the model.
+  void check_limits(GenerationBody& made, const ModelCard& model) {
+    GenerationRequest& picture = made.request.picture;
+    const auto valid = contract::validate(picture, model.limits, context_.random_seed);
+    for (const contract::FieldError& wrong : valid.errors)
+      fields_.wrong(wrong.field, wrong.message);
+    if (!valid.ok()) return;
+    picture.width = valid.request->width();
+    picture.height = valid.request->height();
+    picture.steps = valid.request->steps();
+    picture.guidance_scale = valid.request->guidance_scale();
+    picture.seed = static_cast<std::int64_t>(valid.request->seed());
+    made.job_class = contract::job_class(model.name, *valid.request);
+    made.work = contract::job_work(*valid.request);
+    const double pixels = static_cast<double>(*picture.width) *
+                          static_cast<double>(*picture.height) *
+                          static_cast<double>(picture.num_images);
+    if (pixels > static_cast<double>(context_.limits.most_pixels)) {
+      fields_.wrong(
+          "num_images",
+          fmt::format("of {} x {} pixels are {} together; at most {} are allowed", *picture.width,
+                      *picture.height, pixels, context_.limits.most_pixels));
+    }
+  }
+
+  const BodyContext& context_;
+  std::vector<FieldProblem> problems_;
+  Fields fields_;
+};
+
+}  // namespace
+
+GenerationBody read_generation_body(std::string_view body, const BodyContext& context) {
+  const json object = parse_object(body, context.limits.most_bytes);
+  GenerationBody made = BodyReader(object, context).read();
+  made.fingerprint = delivery::sha256_hex(delivery::bytes_of(object.dump()));
+  return made;
+}
+
+}  // namespace limner::gateway::api_v1

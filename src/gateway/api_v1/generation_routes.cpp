@@ -1,0 +1,206 @@
+#include "gateway/api_v1/generation_routes.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+
+#include "base/quote.h"
+#include "base/suggest.h"
+#include "delivery/crypto.h"
+#include "delivery/object_key.h"
+#include "gateway/api_v1/answers.h"
+
+namespace limner::gateway::api_v1 {
+namespace {
+
+namespace asio = boost::asio;
+using contract::Job;
+using contract::JobStatus;
+using http::Response;
+using http::beast_http::status;
+using nlohmann::json;
+
+// A page's end, as a client gets it and brings it back. That it is a number is nobody's business.
+std::string cursor_of(std::int64_t sequence) {
+  return delivery::base64_url(delivery::bytes_of(fmt::format("g{}", sequence)));
+}
+
+std::int64_t sequence_of(const std::string& cursor) {
+  const auto bytes = delivery::from_base64_url(cursor);
+  const std::string text = bytes ? std::string(bytes->begin(), bytes->end()) : "";
+  std::int64_t sequence = 0;
+  const char* last = text.data() + text.size();
+  const bool marked = text.starts_with('g');
+  const auto read = marked ? std::from_chars(text.data() + 1, last, sequence)
+                           : std::from_chars_result{text.data(), std::errc::invalid_argument};
+  if (read.ec != std::errc() || read.ptr != last || sequence < 1) {
+    refuse_field("cursor", "must be the next_cursor of an earlier page");
+  }
+  return sequence;
+}
+
+queue::ListQuery list_query(const http::Request& request, const http::Caller& caller) {
+  check_query(request, {"status", "limit", "cursor", "account"});
+  queue::ListQuery asked;
+  asked.limit = static_cast<std::size_t>(query_number(request, "limit", 20, 1, 100));
+  if (const auto cursor = query(request, "cursor")) asked.before = sequence_of(*cursor);
+  if (const auto wanted = query(request, "status")) {
+    asked.status = contract::status_named(*wanted);
+    if (!asked.status) {
+      static const std::vector<std::string> kNames = {"queued", "running",  "completed", "blocked",
+                                                      "failed", "canceled", "expired"};
+      refuse_field("status", fmt::format("must be one of {}, got {}", fmt::join(kNames, ", "),
+                                         quote(*wanted)));
+    }
+  }
+  asked.account = query(request, "account").value_or(caller.account);
+  if (asked.account != caller.account && !caller.may_administer) {
+    refuse(status::forbidden, "permission_denied",
+           "Generations of other accounts are shown to keys with the scope `admin`.");
+  }
+  return asked;
+}
+
+// Blocks.
+json list_page(const ApiV1Services& services, const queue::ListQuery& asked) {
+  const auto rows = services.queue.list(asked).value_or_throw();
+  json page = {{"data", json::array()}, {"next_cursor", nullptr}};
+  const Showing showing = services.showing();
+  for (const Job& row : rows) {
+    const auto job = services.queue.find(row.id).value_or_throw();
+    if (!job) continue;  // deleted in between
+    page["data"].push_back(generation_object(*job, showing, moment_of(services, *job)));
+  }
+  if (rows.size() == asked.limit) page["next_cursor"] = cursor_of(rows.back().sequence);
+  return page;
+}
+
+Response shown_answer(const ApiV1Services& services, const Shown& shown) {
+  Response response = json_answer(generation_object(shown.job, services.showing(), shown.moment));
+  response.set("ETag", generation_etag(shown.job, shown.moment, services.clock));
+  response.set("Cache-Control", "private, no-cache");
+  return response;
+}
+
+std::vector<delivery::ObjectKey> stored_objects(const Job& job) {
+  std::vector<delivery::ObjectKey> keys;
+  if (job.result.empty()) return keys;
+  const auto add = [&](const contract::StoredImage& image) {
+    keys.push_back(delivery::parse_object_key(image.key).value_or_throw());
+  };
+  const auto result = contract::job_result_from_text(job.result).value_or_throw();
+  for (const contract::Artifact& artifact : result.images) {
+    add(artifact.image);
+    for (const contract::StoredImage& thumbnail : artifact.thumbnails) add(thumbnail);
+  }
+  return keys;
+}
+
+// Removes what an erased job stored. Names are made of content: what another job of the account
+// shows too stays; so does what was stored again after the job had ended, for one that runs.
+void remove_objects(const ApiV1Services& services, const Job& job,
+                    const std::vector<delivery::ObjectKey>& keys) {
+  const delivery::Time ended{std::chrono::milliseconds(job.finished_at + 1)};
+  for (const delivery::ObjectKey& key : keys) {
+    const auto shared = services.store.result_mentions(job.account, key.text());
+    const auto removed =
+        shared.ok() && !*shared ? services.artifacts.remove(key, ended) : Result<bool>(false);
+    if (shared.ok() && removed.ok()) continue;
+    // The sweeper takes it when its time has come.
+    services.log.warning(
+        "a picture of a deleted generation could not be removed",
+        {{"request_id", job.id},
+         {"error", shared.ok() ? removed.error().message : shared.error().message}});
+  }
+}
+
+// Blocks.
+void erase(const ApiV1Services& services, const http::Caller& caller, const std::string& id) {
+  const Job job = show(services, caller, id).job;
+  if (!contract::is_terminal(job.status)) {
+    refuse(status::conflict, "not_ended",
+           fmt::format("The generation is {}: cancel it first.", name(job.status)));
+  }
+  const auto keys = stored_objects(job);
+  services.queue.erase(id).value_or_throw();
+  remove_objects(services, job, keys);
+}
+
+}  // namespace
+
+asio::awaitable<Response> get_generation(Api& api, http::Request& request) {
+  const http::Caller& caller = require(request, Scope::kRead);
+  check_query(request, {});
+  const std::string id = request.path_parameters.at("id");
+  const auto find = [&api, caller, id] { return show(api.services, caller, id); };
+  const Shown shown = co_await http::blocking(api.services.blocking, find);
+  Response response = shown_answer(api.services, shown);
+  if (matches(request.header("If-None-Match"), response.headers["ETag"])) {
+    response.status = status::not_modified;
+    response.headers.erase("Content-Type");
+    response.body.clear();
+  }
+  co_return response;
+}
+
+asio::awaitable<Response> list_generations(Api& api, http::Request& request) {
+  const http::Caller& caller = require(request, Scope::kRead);
+  const queue::ListQuery asked = list_query(request, caller);
+  const auto read = [&api, asked] { return list_page(api.services, asked); };
+  const json page = co_await http::blocking(api.services.blocking, read);
+  co_return json_answer(page);
+}
+
+asio::awaitable<Response> cancel_generation(Api& api, http::Request& request) {
+  const http::Caller& caller = require(request, Scope::kGenerate);
+  check_query(request, {});
+  const std::string id = request.path_parameters.at("id");
+  const auto cancel = [&api, caller, id] {
+    show(api.services, caller, id);
+    (void)api.services.queue.cancel(id).value_or_throw();
+    return show(api.services, caller, id);
+  };
+  const Shown shown = co_await http::blocking(api.services.blocking, cancel);
+  co_return shown_answer(api.services, shown);
+}
+
+asio::awaitable<Response> retry_generation(Api& api, http::Request& request) {
+  const http::Caller& caller = require(request, Scope::kGenerate);
+  check_query(request, {});
+  const std::string id = request.path_parameters.at("id");
+  const auto retry = [&api, caller, id] {
+    show(api.services, caller, id);
+    const auto done = api.services.queue.retry(id);
+    if (!done.ok() && done.error().code == ErrorCode::kInvalidArgument) {
+      const auto now = show(api.services, caller, id).job.status;
+      refuse(status::conflict, "not_retryable",
+             fmt::format("The generation is {}: only a failed, canceled or expired one can be "
+                         "tried again.",
+                         name(now)));
+    }
+    done.value_or_throw();
+    return show(api.services, caller, id);
+  };
+  const Shown shown = co_await http::blocking(api.services.blocking, retry);
+  const Showing showing = api.services.showing();
+  Response response =
+      json_answer(accepted_object(shown.job, showing, shown.moment.place), status::accepted);
+  response.set("Location", generation_url(id, showing));
+  co_return response;
+}
+
+asio::awaitable<Response> delete_generation(Api& api, http::Request& request) {
+  const http::Caller& caller = require(request, Scope::kGenerate);
+  check_query(request, {});
+  const std::string id = request.path_parameters.at("id");
+  const auto remove = [&api, caller, id] {
+    erase(api.services, caller, id);
+    return true;
+  };
+  co_await http::blocking(api.services.blocking, remove);
+  Response response;
+  response.status = status::no_content;
+  co_return response;
+}
+
+}  // namespace limner::gateway::api_v1
