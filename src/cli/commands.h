@@ -15,11 +15,16 @@ struct Context {
 };
 
 void add_generate_command(CLI::App& app, Context& context);
+void add_serve_command(CLI::App& app, Context& context);
 void add_bench_command(CLI::App& app, Context& context);
 void add_bench_queue_command(CLI::App& bench, Context& context);
 void add_lora_commands(CLI::App& app, Context& context);
 void add_model_commands(CLI::App& app, Context& context);
 void add_template_commands(CLI::App& app, Context& context);
+void add_key_commands(CLI::App& app, Context& context);
+void add_account_commands(CLI::App& app, Context& context);
+void add_audit_commands(CLI::App& app, Context& context);
+void add_config_commands(CLI::App& app, Context& context);
 void add_doctor_command(CLI::App& app, Context& context);
 void add_version_command(CLI::App& app, Context& context);
 

@@ -149,8 +149,19 @@ void add_prompt_options(CLI::App& command, GenerateOptions& options) {
 
 void add_generate_options(CLI::App& command, GenerateOptions& options) {
   contract::GenerationRequest& request = options.request;
-  command.add_option("prompt", request.prompt, "What to draw; - reads it from standard input")
-      ->required();
+  CLI::Option* prompt =
+      command.add_option("prompt", request.prompt, "What to draw; - reads it from standard input");
+  command
+      .add_option("--prompts-file", options.prompts_file,
+                  "Draw every line of this text file instead of one prompt, --batch-size pictures "
+                  "at once; each line may name adapters of its own (<lora:NAME:WEIGHT>) and is "
+                  "drawn as it would be alone; - is standard input")
+      ->type_name("FILE")
+      ->excludes(prompt);
+  const CLI::Option* file = command.get_option("--prompts-file");
+  command.parse_complete_callback([prompt, file] {
+    if (prompt->empty() && file->empty()) throw CLI::RequiredError("prompt (or --prompts-file)");
+  });
   command
       .add_option("--template", options.template_name,
                   "Preset of templates.json: its model, adapters and defaults")
@@ -238,7 +249,8 @@ void add_generate_options(CLI::App& command, GenerateOptions& options) {
       "--seed 1 "
       "--output circle.png\n"
       "  limner generate \"a (red:1.3) circle AND a [blue|green] square:0.8\" --negative-prompt "
-      "blurry");
+      "blurry\n"
+      "  limner generate --prompts-file prompts.txt --batch-size 4 --seed 7 --output {index}.png");
 }
 
 void add_bench_options(CLI::App& command, BenchOptions& options) {

@@ -42,6 +42,7 @@ struct GenerateOptions {
   std::string template_name;            // "": none
   std::string templates;                // the file; "": the usual places
   std::string prompt_prefix;            // of the template, before the prompt
+  std::filesystem::path prompts_file;   // empty: the one prompt of the request
   contract::GenerationRequest request;
   std::int64_t batch_size = 1;
   std::string output = "limner-{seed}.png";

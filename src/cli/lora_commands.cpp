@@ -47,7 +47,8 @@ nlohmann::json to_json(const AdapterInspection& adapter) {
       {"tags", tags},
       {"metadata", adapter.metadata},
       {"bytes", adapter.bytes},
-      {"sha256", adapter.sha256}};
+      {"sha256", adapter.sha256},
+      {"short_hash", adapter.short_hash}};
 }
 
 void print(const AdapterInspection& adapter, const Console& console) {
@@ -74,6 +75,7 @@ void print(const AdapterInspection& adapter, const Console& console) {
   }
   line("trained on", tags);
   line("sha256", adapter.sha256);
+  line("short hash", adapter.short_hash);
   for (const auto& [key, value] : adapter.metadata) {
     if (key != "ss_tag_frequency") console.result(fmt::format("    {} = {}", key, value));
   }

@@ -44,12 +44,13 @@ Result<weights::WriteReport> convert(ConvertArguments asked, const Console& cons
   if (!model.ok()) return model.error();
   asked.write.output = asked.output;
   asked.write.inputs = {{.role = "model", .path = *input, .scale = 1.0}};
-  constexpr std::int64_t kMiB = 1 << 20;
   std::unique_ptr<ProgressBar> bar;
   asked.write.progress = [&](std::uint64_t done, std::uint64_t total) {
-    if (!bar)
-      bar = std::make_unique<ProgressBar>(console, "MiB", static_cast<std::int64_t>(total) / kMiB);
-    bar->update(static_cast<std::int64_t>(done) / kMiB);
+    if (!bar) {
+      bar = std::make_unique<ProgressBar>(console, "converting", static_cast<std::int64_t>(total),
+                                          ProgressBar::Unit::kBytes);
+    }
+    bar->update(static_cast<std::int64_t>(done));
   };
   return to_file ? weights::write_single_file(*model, asked.write)
                  : weights::write_folder(*model, asked.write);
@@ -58,14 +59,17 @@ Result<weights::WriteReport> convert(ConvertArguments asked, const Console& cons
 void report(const ConvertArguments& asked, const weights::WriteReport& done,
             const Console& console) {
   if (console.json()) {
-    console.result(nlohmann::json{
-        {"output", asked.output},
-        {"tensors", done.tensors},
-        {"bytes", done.bytes},
-        {"kept",
-         done.kept}}.dump());
+    console.result(nlohmann::json{{"output", asked.output},
+                                  {"tensors", done.tensors},
+                                  {"bytes", done.bytes},
+                                  {"kept", done.kept},
+                                  {"kept_bytes", done.kept_bytes}}
+                       .dump());
     return;
   }
+  if (done.kept_bytes > 0)
+    console.note(fmt::format("{}: {} kept from the interrupted run", asked.output,
+                             human_bytes(done.kept_bytes)));
   for (const std::string& file : done.kept)
     console.note(fmt::format("{}: kept from the interrupted run", file));
   console.result(asked.output);

@@ -5,14 +5,14 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
+#include "base/atomic_file.h"
+#include "base/file_hash.h"
 #include "cli/adapter_paths.h"
 #include "cli/civitai.h"
 #include "cli/download_settings.h"
 #include "cli/hub_repository.h"
 #include "cli/model_commands.h"
-#include "platform/atomic_file.h"
 #include "platform/disk_space.h"
-#include "platform/file_hash.h"
 #include "platform/file_lock.h"
 
 namespace limner::cli {
@@ -103,7 +103,8 @@ class Pull {
 
   static bool is_same(const fs::path& file, std::string sha256) {
     for (char& c : sha256) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-    return !sha256.empty() && fs::is_regular_file(file) && platform::file_sha256(file) == sha256;
+    return !sha256.empty() && fs::is_regular_file(file) &&
+           file_sha256(file).value_or_throw() == sha256;
   }
 
   // All files in a folder beside the final one, which then takes its name: a model is never half
@@ -142,7 +143,7 @@ class Pull {
     }
     fs::remove(coming / kLock);
     fs::rename(coming, folder);
-    platform::sync_folder(output_);
+    sync_folder(output_);
     return pulled;
   }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/config_options.h"
 #include "cli/console.h"
 #include "cli/generate_options.h"
 #include "cli/interrupt.h"
@@ -16,6 +17,7 @@ namespace limner::cli {
 
 int generate(const GenerateOptions& options, const Console& console);
 int bench(const BenchOptions& options, const Console& console);
+int serve(const ConfigOptions& options, const Console& console);
 std::string device_report();
 
 // From the model options to a loaded engine.

@@ -11,10 +11,12 @@
 
 #include "cli/engine_module/commands.h"
 #include "cli/model_paths.h"
+#include "cli/prompt_file.h"
+#include "engine/lora/adapter_hash.h"
 #include "image/encode.h"
-#include "prompt/infotext.h"
 #include "prompt/negative_section.h"
 #include "prompt/parsed_prompt.h"
+#include "prompt/picture_parameters.h"
 
 namespace limner::cli {
 namespace {
@@ -42,14 +44,17 @@ struct Timings {
 struct Written {
   std::string file;
   std::uint64_t seed;
+  std::string prompt;
 };
 
-// The file of image `index`: {seed} and {index} filled in; with several images and neither,
-// "-index" is added.
+// The file of picture `index`: {seed} and {index} filled in. Where that would not tell all pictures
+// apart, "-index" is added: several prompts share their seeds.
 fs::path output_path(const GenerateOptions& options, std::uint64_t seed, std::int64_t index) {
   std::string path = options.output;
-  if (options.request.num_images > 1 && path.find("{seed}") == std::string::npos &&
-      path.find("{index}") == std::string::npos) {
+  const bool several = options.request.num_images > 1 || !options.prompts_file.empty();
+  const bool told_by_seed =
+      options.prompts_file.empty() && path.find("{seed}") != std::string::npos;
+  if (several && !told_by_seed && path.find("{index}") == std::string::npos) {
     const fs::path plain = path;
     path = (plain.parent_path() / (plain.stem().string() + "-{index}" + plain.extension().string()))
                .string();
@@ -109,22 +114,6 @@ contract::Limits limits_of_any_model() {
   return limits;
 }
 
-// How the prompt is to be read again; what is usual stays unsaid.
-void add_prompt_options(const contract::PromptOptions& options, prompt::Infotext& text) {
-  using contract::PromptSyntax, contract::Weighting;
-  if (options.syntax != PromptSyntax::kA1111) {
-    text.parameters.emplace_back("Prompt syntax",
-                                 options.syntax == PromptSyntax::kCompel ? "compel" : "plain");
-  }
-  if (options.weighting != Weighting::kA1111) {
-    text.parameters.emplace_back("Weighting",
-                                 options.weighting == Weighting::kLpw ? "lpw" : "compel");
-  }
-  if (options.long_prompt == contract::LongPrompt::kTruncate) {
-    text.parameters.emplace_back("Long prompt", "truncate");
-  }
-}
-
 // A prompt that cannot be read is refused before a model is loaded, too.
 Result<void> check_prompts(const contract::ValidRequest& request) {
   prompt::PromptPair pair{request.prompt(), request.negative_prompt()};
@@ -136,6 +125,48 @@ Result<void> check_prompts(const contract::ValidRequest& request) {
   return {};
 }
 
+// What is to be drawn: the one prompt, or every line of a file, with the template's words before
+// it.
+Result<std::vector<PromptLine>> prompts_of(const GenerateOptions& options) {
+  std::vector<PromptLine> prompts;
+  if (options.prompts_file.empty()) {
+    const std::string& text = options.request.prompt;
+    prompts.push_back({text == "-" ? read_standard_input() : text, 0});
+  } else {
+    auto read = read_prompt_file(options.prompts_file);
+    if (!read.ok()) return read.error();
+    prompts = std::move(*read);
+  }
+  for (PromptLine& prompt : prompts) {
+    if (options.prompt_prefix.empty()) continue;
+    prompt.text = options.prompt_prefix + (prompt.text.empty() ? "" : ", ") + prompt.text;
+  }
+  return prompts;
+}
+
+// One request per prompt, all with the same seeds. Errors name the line of the file.
+Result<std::vector<contract::ValidRequest>> validated(contract::GenerationRequest asked,
+                                                      const std::vector<PromptLine>& prompts,
+                                                      const contract::Limits& limits) {
+  std::vector<contract::ValidRequest> requests;
+  for (const PromptLine& prompt : prompts) {
+    asked.prompt = prompt.text;
+    const auto validation = contract::validate(asked, limits, 0);
+    Error error = validation.ok() ? Error{} : validation.error();
+    if (validation.ok()) {
+      const auto good = check_prompts(*validation.request);
+      if (good.ok()) {
+        requests.push_back(*validation.request);
+        continue;
+      }
+      error = good.error();
+    }
+    if (prompt.line > 0) error.message = fmt::format("line {}: {}", prompt.line, error.message);
+    return error;
+  }
+  return requests;
+}
+
 class Run {
  public:
   Run(const GenerateOptions& options, const Console& console)
@@ -145,17 +176,13 @@ class Run {
     const auto format = output_format(options_);
     if (!format.ok()) return format.error();
     format_ = *format;
-    const std::uint64_t random_seed = std::random_device{}();
     contract::GenerationRequest asked = options_.request;
-    if (asked.prompt == "-") asked.prompt = read_standard_input();
-    if (!options_.prompt_prefix.empty())
-      asked.prompt = options_.prompt_prefix + (asked.prompt.empty() ? "" : ", ") + asked.prompt;
-    if (!asked.seed) asked.seed = static_cast<std::int64_t>(random_seed);
-    const auto early = contract::validate(asked, limits_of_any_model(), 0);
+    if (!asked.seed) asked.seed = static_cast<std::int64_t>(std::random_device{}());
+    const auto prompts = prompts_of(options_);
+    if (!prompts.ok()) return prompts.error();
+    const auto early = validated(asked, *prompts, limits_of_any_model());
     if (!early.ok()) return early.error();
-    if (const auto good = check_prompts(*early.request); !good.ok()) return good;
-    if (const auto good =
-            check_writable(output_path(options_, static_cast<std::uint64_t>(*asked.seed), 0));
+    if (const auto good = check_writable(output_path(options_, early->front().seed(), 0));
         !good.ok()) {
       return good;
     }
@@ -177,12 +204,11 @@ class Run {
     if (const auto loaded = load_adapters(); !loaded.ok()) return loaded;
     timings_.load_ms = watch_.lap_ms();
 
-    auto validation = contract::validate(asked, engine_->limits(), 0);
-    if (!validation.ok()) return validation.error();
-    request_ = std::move(validation.request);
-    const std::int64_t images = request_->num_images();
-    for (std::int64_t first = 0; first < images; first += options_.batch_size) {
-      const auto done = draw_batch(first, std::min(images, first + options_.batch_size));
+    auto requests = validated(asked, *prompts, engine_->limits());
+    if (!requests.ok()) return requests.error();
+    requests_ = std::move(*requests);
+    for (std::int64_t first = 0; first < total(); first += options_.batch_size) {
+      const auto done = draw_batch(first, std::min(total(), first + options_.batch_size));
       if (!done.ok()) return done;
     }
     return write_dump();
@@ -203,11 +229,11 @@ class Run {
         {"dtype",
          {{"storage", engine_->info().storage_dtype}, {"compute", engine_->info().compute_dtype}}},
         {"sampler", sampler()},
-        {"schedule", request_->schedule()},
-        {"width", request_->width()},
-        {"height", request_->height()},
-        {"steps", request_->steps()},
-        {"guidance_scale", request_->guidance_scale()},
+        {"schedule", requests_.front().schedule()},
+        {"width", requests_.front().width()},
+        {"height", requests_.front().height()},
+        {"steps", requests_.front().steps()},
+        {"guidance_scale", requests_.front().guidance_scale()},
         {"loras", loras_json()},
         {"warnings", warnings_},
         {"timings",
@@ -219,11 +245,18 @@ class Run {
     for (const Written& picture : written_) {
       body["files"].push_back(picture.file);
       body["seeds"].push_back(picture.seed);
+      if (!options_.prompts_file.empty()) body["prompts"].push_back(picture.prompt);
     }
     console_.result(body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   }
 
  private:
+  // All pictures, by number: those of the first prompt, of the second, ...
+  std::int64_t total() const { return std::ssize(requests_) * requests_.front().num_images(); }
+  const contract::ValidRequest& request_of(std::int64_t picture) const {
+    return requests_[static_cast<std::size_t>(picture / requests_.front().num_images())];
+  }
+
   // Says what each file has before the first picture is begun.
   Result<void> load_adapters() {
     for (const engine::PictureAdapter& adapter : adapters_) {
@@ -256,13 +289,15 @@ class Run {
     std::vector<Picture*> batch;
     watch_.lap_ms();
     for (std::int64_t index = first; index < last; ++index) {
-      auto picture = engine_->begin(
-          *request_, index, {.adapters = adapters_, .keep_trace = !options_.dump_tensors.empty()});
+      const contract::ValidRequest& request = request_of(index);
+      auto picture =
+          engine_->begin(request, index % request.num_images(),
+                         {.adapters = adapters_, .keep_trace = !options_.dump_tensors.empty()});
       if (!picture.ok()) return picture.error();
       pictures.push_back(std::move(*picture));
     }
     for (Picture& picture : pictures) batch.push_back(&picture);
-    warn(pictures.front().warnings());
+    for (const Picture& picture : pictures) warn(picture.warnings());
     timings_.encode_ms += watch_.lap_ms();
 
     if (const auto done = denoise(batch, first, last); !done.ok()) return done;
@@ -272,7 +307,7 @@ class Run {
       auto bitmap = engine_->finish(pictures[i]);
       if (!bitmap.ok()) return bitmap.error();
       timings_.decode_ms += watch_.lap_ms();
-      const auto saved = save(*bitmap, pictures[i].seed(), first + static_cast<std::int64_t>(i));
+      const auto saved = save(*bitmap, pictures[i], first + static_cast<std::int64_t>(i));
       if (!saved.ok()) return saved;
       timings_.save_ms += watch_.lap_ms();
       if (!options_.dump_tensors.empty()) traced_.push_back(std::move(pictures[i]));
@@ -281,11 +316,10 @@ class Run {
   }
 
   Result<void> denoise(const std::vector<Picture*>& batch, std::int64_t first, std::int64_t last) {
-    const std::string which =
-        request_->num_images() == 1 ? "drawing"
-        : last - first == 1
-            ? fmt::format("picture {}/{}", last, request_->num_images())
-            : fmt::format("pictures {}-{}/{}", first + 1, last, request_->num_images());
+    const std::string which = total() == 1 ? "drawing"
+                              : last - first == 1
+                                  ? fmt::format("picture {}/{}", last, total())
+                                  : fmt::format("pictures {}-{}/{}", first + 1, last, total());
     ProgressBar bar(console_, which, batch.front()->steps());
     bar.update(0);
     while (!batch.front()->done()) {
@@ -314,44 +348,24 @@ class Run {
     return image::write_file(options_.preview, *bytes);
   }
 
-  Result<void> save(const image::Bitmap& bitmap, std::uint64_t seed, std::int64_t index) {
-    const auto parameters = infotext(seed);
+  Result<void> save(const image::Bitmap& bitmap, const Picture& picture, std::int64_t index) {
+    const contract::ValidRequest& request = request_of(index);
+    const auto parameters = infotext(request, picture);
     if (!parameters.ok()) return parameters.error();
     const auto bytes = image::encode(
         bitmap,
         {.format = format_, .quality = options_.quality, .text = {{"parameters", *parameters}}});
     if (!bytes.ok()) return bytes.error();
-    const fs::path file = output_path(options_, seed, index);
+    const fs::path file = output_path(options_, picture.seed(), index);
     if (const auto wrote = image::write_file(file, *bytes); !wrote.ok()) return wrote;
-    written_.push_back({file.string(), seed});
+    written_.push_back({file.string(), picture.seed(), request.prompt()});
     return {};
   }
 
-  Result<std::string> infotext(std::uint64_t seed) {
-    prompt::Infotext text;
-    text.prompt = request_->prompt();
-    text.negative_prompt = request_->negative_prompt();
-    const auto add = [&](const char* key, std::string value) {
-      text.parameters.emplace_back(key, std::move(value));
-    };
-    add("Steps", std::to_string(request_->steps()));
-    add("Sampler", sampler());
-    if (request_->schedule() != "default") add("Schedule type", request_->schedule());
-    add("CFG scale", fmt::format("{:g}", request_->guidance_scale()));
-    if (request_->guidance_rescale() > 0)
-      add("CFG Rescale", fmt::format("{:g}", request_->guidance_rescale()));
-    add("Seed", std::to_string(seed));
-    add("Size", fmt::format("{}x{}", request_->width(), request_->height()));
-    add("Model hash", hash_text().substr(0, 10));
-    add("Model", engine_->info().name);
-    if (request_->clip_skip() > 0) add("Clip skip", std::to_string(request_->clip_skip() + 1));
-    if (!options_.loras.use.empty()) {
-      add("Loras", fmt::format("{}", fmt::join(options_.loras.use, ", ")));
-    }
-    add_prompt_options(request_->prompt_options(), text);
-    if (request_->eta() > 0) add("Eta", fmt::format("{:g}", request_->eta()));
-    add("Version", "limner " LIMNER_VERSION);
-    return prompt::write_infotext(text);
+  Result<std::string> infotext(const contract::ValidRequest& request, const Picture& picture) {
+    return prompt::write_infotext(prompt::picture_parameters(
+        request, {picture.seed(), sampler(), engine_->info().name, hash_text(), options_.loras.use,
+                  adapter_hashes_.notes(picture.adapters())}));
   }
 
   Result<void> write_dump() {
@@ -370,7 +384,8 @@ class Run {
   }
 
   std::string sampler() const {
-    return request_->sampler().empty() ? engine_->info().sampler : request_->sampler();
+    const std::string& asked = requests_.front().sampler();
+    return asked.empty() ? engine_->info().sampler : asked;
   }
 
   const std::string& hash_text() {
@@ -386,7 +401,8 @@ class Run {
   std::vector<engine::PictureAdapter> adapters_;
   std::vector<engine::lora::AdapterReport> reports_;  // one per adapter
   std::optional<engine::Engine> engine_;
-  std::optional<contract::ValidRequest> request_;
+  std::vector<contract::ValidRequest> requests_;  // one per prompt; alike but for it
+  engine::lora::AdapterHashes adapter_hashes_;
   std::future<std::string> hash_;
   std::string hash_known_;
   std::vector<Written> written_;

@@ -120,9 +120,11 @@ class Merge {
   }
 
   void show(std::uint64_t done, std::uint64_t total) {
-    constexpr std::int64_t kMiB = 1 << 20;
-    if (!bar_) bar_.emplace(console_, "MiB", static_cast<std::int64_t>(total) / kMiB);
-    bar_->update(static_cast<std::int64_t>(done) / kMiB);
+    if (!bar_) {
+      bar_.emplace(console_, "merging", static_cast<std::int64_t>(total),
+                   ProgressBar::Unit::kBytes);
+    }
+    bar_->update(static_cast<std::int64_t>(done));
   }
 
   const MergeOptions& options_;

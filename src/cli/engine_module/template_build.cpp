@@ -12,7 +12,7 @@
 #include <set>
 #include <thread>
 
-#include "base/sha256.h"
+#include "base/file_hash.h"
 #include "cli/download_settings.h"
 #include "cli/engine_module/merge.h"
 #include "cli/model_paths.h"
@@ -148,7 +148,8 @@ class Build {
   json source(const std::string& url, const std::string& filename, const std::string& sha256) {
     if (!sha256.empty()) return {filename, sha256};
     if (!url.empty()) return {filename, url};
-    return {filename, weights::file_sha256(downloads_ / filename)};
+    const auto lies_there = file_sha256(downloads_ / filename);
+    return {filename, lies_there.ok() ? *lies_there : ""};
   }
 
   json description(const TemplateCheckpoint& checkpoint) {
