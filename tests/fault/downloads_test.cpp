@@ -350,6 +350,47 @@ TEST_F(Downloads, NamesAreHeldAgainstTheAddressTheyHave) {
   expect_brought(wanted, safetensors(9));
 }
 
+// A name of a stranger's may have any addresses, and others the next time it is looked up.
+TEST_F(Downloads, ANameWithOneForbiddenAddressIsNotConnectedToAtAll) {
+  const std::string url = "https://name.example:" + std::to_string(server().main) + "/plain/9";
+  int asked = 0;
+  const auto with = [&](std::vector<std::string> addresses) {
+    DownloadRequest wanted = request(url);
+    wanted.network.look_up = [addresses, &asked](const std::string& host) {
+      EXPECT_EQ(host, "name.example");
+      ++asked;
+      std::vector<IpAddress> list;
+      for (const std::string& address : addresses) list.push_back(parse_address(address).value());
+      return list;
+    };
+    return wanted;
+  };
+  for (const char* forbidden : {"10.0.0.1", "169.254.169.254", "::1", "fd00:ec2::254"}) {
+    for (const auto& addresses : {std::vector<std::string>{"1.1.1.1", forbidden},
+                                  std::vector<std::string>{forbidden, "1.1.1.1"}}) {
+      asked = 0;
+      expect_refused(with(addresses), ErrorCode::kPermissionDenied, "address of name.example is");
+      EXPECT_EQ(asked, 1);
+    }
+  }
+  // Of a name with allowed addresses those are used; the certificate is for another name.
+  expect_refused(with({"::1", "127.0.0.1"}), ErrorCode::kPermissionDenied, "certificate");
+  DownloadRequest nowhere = request(url);
+  nowhere.network.attempts = 1;
+  nowhere.network.look_up = [](const std::string&) -> Result<std::vector<IpAddress>> {
+    return Error{ErrorCode::kUnavailable, "Could not resolve host", true};
+  };
+  expect_refused(nowhere, ErrorCode::kUnavailable, "Could not resolve host");
+  DownloadRequest slow = request(url);
+  slow.network.attempts = 1;
+  slow.network.connect_timeout = std::chrono::milliseconds(50);
+  slow.network.look_up = [](const std::string&) -> Result<std::vector<IpAddress>> {
+    std::this_thread::sleep_for(std::chrono::milliseconds(400));
+    return std::vector<IpAddress>{};
+  };
+  expect_refused(slow, ErrorCode::kDeadlineExceeded, "took too long");
+}
+
 TEST_F(Downloads, PlainHttpIsForAllowedAddressesAlone) {
   const std::string url = "http://127.0.0.1:" + std::to_string(server().plain) + "/plain/77";
   DownloadRequest wanted = request(url);

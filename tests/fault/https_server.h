@@ -29,7 +29,8 @@ class HttpsServer {
         key + "' -out '" + certificate + "' 2>'" + (folder / "openssl.txt").string() + "'";
     if (std::system(make.c_str()) != 0) return;
     const std::string line = "exec python3 " LIMNER_SOURCE_DIR "/tests/fault/https_server.py '" +
-                             certificate + "' '" + key + "'";
+                             certificate + "' '" + key + "' '" + files().string() + "'";
+    std::filesystem::create_directory(files());
     int out[2], in[2];
     if (pipe(out) != 0 || pipe(in) != 0) return;
     child_ = fork();
@@ -62,6 +63,8 @@ class HttpsServer {
     return "https://127.0.0.1:" + std::to_string(main) + path;
   }
   std::filesystem::path authority() const { return folder / "certificate.pem"; }
+  // What lies here is served as url("/files/NAME").
+  std::filesystem::path files() const { return folder / "files"; }
 
   bool ready = false;
   std::filesystem::path folder;

@@ -1,16 +1,17 @@
 """An HTTPS server that does everything wrong that a file server can do, for downloads_test.cpp. Standard library only.
 
-    python3 https_server.py CERTIFICATE KEY
+    python3 https_server.py CERTIFICATE KEY [FOLDER]
 
 Prints one line: the ports of https on 127.0.0.1 and on 127.0.0.2, then on 127.0.0.1 of a second https, of plain http and of
 a third https. Ends when its standard input does. The first part of the path says what happens, the second how many bytes of data the
 file has (8 + a header + that many bytes of data); further parts are the behaviour's own. /log tells what was asked.
-It also stands in for a model hub (repositories owner/model, owner/slow, owner/wrong) and for Civitai (version 7).
+/files/NAME is a file of FOLDER. It also stands in for a model hub (repositories owner/model, owner/slow, owner/wrong) and for Civitai (version 7).
 """
 
 import hashlib
 import http.server
 import json
+import pathlib
 import ssl
 import sys
 import threading
@@ -116,6 +117,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
     # good ones
     def do_plain(self, size):
         self.serve(safetensors(size))
+
+    def do_files(self, *_):
+        file = pathlib.Path(sys.argv[3]) / pathlib.PurePosixPath(self.path).name
+        if file.is_file():
+            self.serve(file.read_bytes())
+        else:
+            self.answer(b"", status=404)
 
     def do_chunked(self, size):
         self.send_response(200)

@@ -16,8 +16,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/file_hash.h"
 #include "fault/https_server.h"
-#include "platform/file_hash.h"
 #include "platform/http/download.h"
 
 namespace limner {
@@ -124,7 +124,7 @@ TEST_F(Pull, ARepositoryBecomesAModelFolder) {
   EXPECT_EQ(body["path"], (folder_ / "models" / "model").string());
   ASSERT_EQ(body["files"].size(), 6u);
   for (const auto& file : body["files"]) {
-    EXPECT_EQ(platform::file_sha256(file["path"].get<std::string>()), file["sha256"]);
+    EXPECT_EQ(file_sha256(file["path"].get<std::string>()).value(), file["sha256"]);
   }
   expect_refused("model pull owner/model", 2, "is there already");
   expect_refused("model pull owner/model --output '" + folder_.string() + "' --variant fp61", 1,
@@ -212,7 +212,7 @@ TEST_F(Pull, SingleFilesComeByTheirUrl) {
   ASSERT_EQ(done.exit_code, 0) << done.err;
   EXPECT_EQ(models(), std::vector<std::string>{"3000.safetensors"});
   expect_refused("model pull '" + url + "'", 2, "is there already");
-  const std::string hash = platform::file_sha256(folder_ / "models/3000.safetensors");
+  const std::string hash = file_sha256(folder_ / "models/3000.safetensors").value();
   EXPECT_EQ(run("model pull '" + url + "' --sha256 " + hash).exit_code, 0);
   expect_refused("model pull '" + host + "/plain/3001' --sha256 " + hash, 1,
                  "want SHA-256 " + hash);

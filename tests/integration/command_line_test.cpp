@@ -15,10 +15,12 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "base/sha256.h"
 #include "engine/weights/safetensors.h"
 
 namespace limner {
@@ -235,6 +237,146 @@ TEST_F(CommandLine, TheBundledModelDrawsWhatTheReadmeAsksFor) {
   EXPECT_GT(white.pixels, all / 2);
   EXPECT_LT(red.row + static_cast<double>(side) / 8, blue.row);
   EXPECT_NEAR(red.column, blue.column, static_cast<double>(side) / 6);
+}
+
+// --- adapters ---
+
+class AdapterCommands : public CommandLine {
+ protected:
+  void SetUp() override {
+    CommandLine::SetUp();
+    fs::create_directories(folder_ / "loras");
+    fs::copy_file(LIMNER_SOURCE_DIR
+                  "/tests/parity/fixtures/adapters/micro-sdxl.adapter.safetensors",
+                  adapter_);
+  }
+  // The first twelve digits of the SHA-256 over what follows the header: A1111's rule.
+  std::string short_hash() const {
+    const std::string bytes = text(adapter_);
+    std::uint64_t length = 0;
+    std::memcpy(&length, bytes.data(), sizeof(length));
+    const std::string data = bytes.substr(8 + length);
+    return sha256_hex(std::as_bytes(std::span(data))).substr(0, 12);
+  }
+  std::vector<float> tensor(const std::string& file, const std::string& name) const {
+    const auto dump = engine::weights::SafetensorsFile::open(folder_ / file).value_or_throw();
+    const auto bytes = dump.tensors().at(name).bytes;
+    std::vector<float> values(bytes.size() / sizeof(float));
+    std::memcpy(values.data(), bytes.data(), bytes.size());
+    return values;
+  }
+  const fs::path adapter_ = fs::temp_directory_path() /
+                            ("limner_command_line_" + std::to_string(getpid())) / "loras" /
+                            "style.safetensors";
+  const std::string draw_ = "generate --model '" + kModel +
+                            "' --loras loras --width 32 --height 32 --steps 2 --seed 5 "
+                            "--dtype float32 ";
+};
+
+TEST_F(AdapterCommands, InspectTellsWhatAFileIs) {
+  const auto inspected = run("lora inspect style --loras loras --json");
+  ASSERT_EQ(inspected.exit_code, 0) << inspected.err;
+  const auto about = nlohmann::json::parse(inspected.out);
+  EXPECT_EQ(about["name"], "style");
+  const std::string bytes = text(adapter_);
+  EXPECT_EQ(about["sha256"], sha256_hex(std::as_bytes(std::span(bytes))));
+  EXPECT_EQ(about["short_hash"], short_hash());
+  EXPECT_TRUE(about["kinds"].contains("LoRA"));
+  EXPECT_TRUE(about["components"].contains("text_encoder_2"));
+  EXPECT_EQ(about["family"], "sdxl");
+  EXPECT_FALSE(about["ranks"].empty());
+  EXPECT_TRUE(about["metadata"].contains("lora_adapter_metadata")) << about["metadata"];
+  const auto said = run("lora inspect loras/style.safetensors");
+  ASSERT_EQ(said.exit_code, 0) << said.err;
+  for (const std::string& word : {std::string("LoRA"), std::string("sdxl"), short_hash()}) {
+    EXPECT_NE(said.out.find(word), std::string::npos) << word << "\n" << said.out;
+  }
+}
+
+TEST_F(AdapterCommands, InspectShowsTriggerWordsAndWhatItWasTrainedOn) {
+  const auto moon = run("lora inspect '" LIMNER_SOURCE_DIR "/loras/moon.safetensors' --json");
+  ASSERT_EQ(moon.exit_code, 0) << moon.err;
+  EXPECT_EQ(nlohmann::json::parse(moon.out)["trigger"], "moon");
+
+  using engine::weights::DType;
+  const float ones[6] = {1, 1, 1, 1, 1, 1};
+  const auto bytes = std::as_bytes(std::span(ones));
+  engine::weights::write_safetensors(
+      folder_ / "tagged.safetensors",
+      {{"lora_unet_x.lora_down.weight", DType::kF32, {2, 3}, bytes},
+       {"lora_unet_x.lora_up.weight", DType::kF32, {3, 2}, bytes}},
+      {{"ss_tag_frequency", R"({"10_x": {"cat": 3, "night": 7}, "5_y": {"cat": 6}})"},
+       {"ss_network_dim", "2"}})
+      .value_or_throw();
+  const auto tagged = run("lora inspect tagged.safetensors --json");
+  ASSERT_EQ(tagged.exit_code, 0) << tagged.err;
+  const auto about = nlohmann::json::parse(tagged.out);
+  EXPECT_EQ(about["tags"][0], (nlohmann::json{{"tag", "cat"}, {"count", 9}}));
+  EXPECT_EQ(about["tags"][1], (nlohmann::json{{"tag", "night"}, {"count", 7}}));
+  EXPECT_EQ(about["ranks"], (nlohmann::json{{"2", 1}}));
+  EXPECT_EQ(about["metadata"]["ss_network_dim"], "2");
+  EXPECT_TRUE(about["family"].is_null());
+}
+
+TEST_F(AdapterCommands, ListNamesWhatTheFoldersHold) {
+  const auto listed = run("lora list --loras loras --json");
+  ASSERT_EQ(listed.exit_code, 0) << listed.err;
+  const auto list = nlohmann::json::parse(listed.out)["loras"];
+  const auto style = std::ranges::find_if(list, [](const auto& e) { return e["name"] == "style"; });
+  ASSERT_NE(style, list.end()) << listed.out;
+  EXPECT_EQ((*style)["bytes"], fs::file_size(adapter_));
+  EXPECT_NE(run("lora list --loras loras").out.find("style "), std::string::npos);
+  expect_refused("lora inspect stile --loras loras", 1, "style");
+  expect_refused("lora inspect '" + kModel + "/unet/config.json'", 1, "config.json");
+}
+
+TEST_F(AdapterCommands, EveryLineOfAPromptsFileIsDrawnAsItWouldBeAlone) {
+  const std::vector<std::string> prompts = {"a red circle", "a red circle <lora:style:1>",
+                                            "a (blue:1.3) square <lora:style:-0.5>",
+                                            "a star AND a moon <lora:style:0.3>"};
+  std::string lines;
+  for (const std::string& prompt : prompts) lines += prompt + "\n\n";
+  std::ofstream(folder_ / "prompts.txt") << lines;
+  const auto together = run(draw_ +
+                            "--prompts-file prompts.txt --batch-size 3 --output p.png "
+                            "--dump-tensors all.safetensors --json");
+  ASSERT_EQ(together.exit_code, 0) << together.err;
+  const auto said = nlohmann::json::parse(together.out);
+  ASSERT_EQ(said["files"].size(), prompts.size());
+  EXPECT_EQ(said["prompts"], nlohmann::json(prompts));
+  const auto all = tensor("all.safetensors", "latents.final");
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    EXPECT_EQ(said["seeds"][i], 5);
+    const std::string file = "p-" + std::to_string(i) + ".png";
+    EXPECT_EQ(said["files"][i], file);
+    const std::string picture = text(folder_ / file);
+    EXPECT_NE(picture.find(prompts[i]), std::string::npos);
+    const bool hashed =
+        picture.find("Lora hashes: \"style: " + short_hash() + "\"") != std::string::npos;
+    EXPECT_EQ(hashed, i > 0) << prompts[i];
+    const auto alone =
+        run(draw_ + "'" + prompts[i] + "' --output alone.png --dump-tensors alone.safetensors");
+    ASSERT_EQ(alone.exit_code, 0) << alone.err;
+    const auto want = tensor("alone.safetensors", "latents.final");
+    float largest = 0, difference = 0;
+    for (std::size_t k = 0; k < want.size(); ++k) {
+      largest = std::max(largest, std::abs(want[k]));
+      difference = std::max(difference, std::abs(want[k] - all.at(i * want.size() + k)));
+    }
+    EXPECT_LE(difference, 1e-4 * largest) << prompts[i];
+  }
+}
+
+TEST_F(AdapterCommands, APromptsFileThatCannotBeDrawnIsRefusedBeforeAnythingIs) {
+  const std::string draw = draw_ + "--output x.png ";
+  std::ofstream(folder_ / "bad.txt") << "a cat\n\na dog [a:b:c:d\n";
+  std::ofstream(folder_ / "empty.txt") << "\n";
+  expect_refused(draw, 2, "--prompts-file");
+  expect_refused(draw + "'a cat' --prompts-file bad.txt", 2, "--prompts-file");
+  expect_refused(draw + "--prompts-file empty.txt", 2, "no prompt");
+  expect_refused(draw + "--prompts-file none.txt", 1, "none.txt");
+  std::ofstream(folder_ / "tag.txt") << "a cat\na dog <lora:style:much>\n";
+  expect_refused(draw + "--prompts-file tag.txt", 2, "line 2");
 }
 
 }  // namespace
