@@ -31,11 +31,12 @@ ALLOWED = {
     "queue/simulation": {"base", "contract", "queue"},
     "worker": {"base", "contract", "image", "platform", "prompt", "engine", "engine/weights", "engine/lora", "queue",
                "delivery"},
+    "runpod": {"base", "contract", "image", "platform", "prompt", "delivery", "engine", "worker"},
     "gateway/http": {"base", "contract", "platform", "delivery"},
     "gateway": {"base", "contract", "image", "platform", "prompt", "queue", "delivery", "gateway/http"},
     "cli": {"base", "contract", "image", "platform", "queue", "queue/simulation", "engine/weights", "engine/lora"},
     "cli/engine_module": {"base", "contract", "image", "platform", "prompt", "cli", "queue", "delivery", "worker",
-                          "gateway", "gateway/http", "engine", "engine/weights",
+                          "runpod", "gateway", "gateway/http", "engine", "engine/weights",
                           "engine/kernels", "engine/samplers", "engine/lora", "engine/pipelines"},
     "apps/limner": {"cli"},
 }

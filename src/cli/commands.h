@@ -16,6 +16,7 @@ struct Context {
 
 void add_generate_command(CLI::App& app, Context& context);
 void add_serve_command(CLI::App& app, Context& context);
+void add_runpod_command(CLI::App& app, Context& context);
 void add_bench_command(CLI::App& app, Context& context);
 void add_bench_queue_command(CLI::App& bench, Context& context);
 void add_lora_commands(CLI::App& app, Context& context);

@@ -11,6 +11,7 @@
 #include "cli/console.h"
 #include "cli/generate_options.h"
 #include "cli/merge_options.h"
+#include "cli/runpod_options.h"
 #include "cli/template_options.h"
 
 namespace limner::cli {
@@ -23,15 +24,20 @@ struct EngineCommands {
   int (*template_build)(const TemplateBuildOptions& options, const Console& console);
   int (*merge)(const MergeOptions& options, const Console& console);
   int (*serve)(const ConfigOptions& options, const Console& console);
+  int (*runpod)(const RunpodOptions& options, const Console& console);
   std::string (*device_report)();  // JSON: libtorch version, threads, CUDA devices
 };
 
 // Sizes that program and module must agree in: whoever adds a struct to EngineCommands adds its.
-constexpr std::array<std::size_t, 8> kEngineLayout = {
-    sizeof(EngineCommands),       sizeof(Console),
-    sizeof(GenerateOptions),      sizeof(BenchOptions),
-    sizeof(TemplateBuildOptions), sizeof(MergeOptions),
-    sizeof(ConfigOptions),        sizeof(Error)};
+constexpr std::array<std::size_t, 9> kEngineLayout = {sizeof(EngineCommands),
+                                                      sizeof(Console),
+                                                      sizeof(GenerateOptions),
+                                                      sizeof(BenchOptions),
+                                                      sizeof(TemplateBuildOptions),
+                                                      sizeof(MergeOptions),
+                                                      sizeof(ConfigOptions),
+                                                      sizeof(RunpodOptions),
+                                                      sizeof(Error)};
 
 // The module's one exported symbol, `limner_engine_module`, is of this type; its first members
 // never change.

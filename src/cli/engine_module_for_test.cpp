@@ -21,6 +21,7 @@ const EngineCommands commands = {.generate = nullptr,
                                  .template_build = nullptr,
                                  .merge = nullptr,
                                  .serve = nullptr,
+                                 .runpod = nullptr,
                                  .device_report = [] { return std::string("same"); }};
 
 constexpr EngineModule module() {

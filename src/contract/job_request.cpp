@@ -150,6 +150,7 @@ void fields(Visit& visit, auto& result, const JobResult*) {
   visit("model_name", result.model_name);
   visit("model_hash", result.model_hash);
   visit("timings", result.timings);
+  visit("steps", result.steps);
   visit("warnings", result.warnings);
 }
 
@@ -222,6 +223,12 @@ Result<Value> read(std::string_view text, std::string_view what) {
 }
 
 }  // namespace
+
+const std::vector<std::string>& webhook_events() {
+  static const std::vector<std::string> names = {"queued",  "started", "progress", "completed",
+                                                 "blocked", "failed",  "canceled", "expired"};
+  return names;
+}
 
 std::string to_text(const JobRequest& request) {
   return write(request);

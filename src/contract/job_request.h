@@ -37,6 +37,9 @@ struct WebhookChoice {
   bool operator==(const WebhookChoice&) const = default;
 };
 
+// The names that WebhookChoice::events may hold.
+const std::vector<std::string>& webhook_events();
+
 // A request whose every wish is spelled out: templates are resolved, the seed is chosen. The worker
 // validates it again, against the model it holds.
 struct JobRequest {
@@ -60,6 +63,7 @@ struct JobResult {
   std::string model_name{};
   std::string model_hash{};  // SHA-256 of its weights; "" while it is not computed
   Timings timings{};
+  std::int64_t steps = 0;  // model calls of all pictures, as "progress" counts them; 0: not noted
   std::vector<std::string> warnings{};  // e.g. what of the prompt was cut
 };
 

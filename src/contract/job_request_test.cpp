@@ -68,10 +68,12 @@ TEST(JobResultText, ComesBackWhole) {
                     .index = 3}};
   result.model_name = "miniature";
   result.timings.denoise = 12.5;
+  result.steps = 32;
   result.warnings = {"cut"};
   const auto back = job_result_from_text(to_text(result));
   ASSERT_TRUE(back.ok()) << back.error().message;
   EXPECT_EQ(to_text(*back), to_text(result));
+  EXPECT_EQ(back->steps, 32);
   EXPECT_EQ(back->images.at(0).seed, result.images[0].seed);
   EXPECT_EQ(back->images.at(0).thumbnails.at(0).key, "hot/a/c.jpg");
 }

@@ -43,7 +43,7 @@ struct Assignment {
   std::vector<engine::PictureAdapter> adapters{};
   std::optional<Error> problem{};  // why it cannot be drawn at all
 
-  // The thread's alone that stores pictures.
+  // The thread's alone that stores pictures; the span's traceparent() is everybody's.
   contract::JobResult result{};
   platform::Span span{};
 

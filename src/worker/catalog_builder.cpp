@@ -69,6 +69,7 @@ contract::AdapterCard card_of(const engine::lora::NamedAdapter& adapter) {
   if (!found->trigger.empty()) card.trigger_words.push_back(found->trigger);
   for (const auto& [tag, count] : found->tags) {
     if (card.trigger_words.size() >= kMostTriggerWords) break;
+    if (tag == found->trigger) continue;
     card.trigger_words.push_back(tag);
   }
   return card;
@@ -139,6 +140,11 @@ CatalogBuilder::Model CatalogBuilder::read_model(const std::string& name, const 
   limits.largest_side = std::min(limits.largest_side, options_.largest_side);
   limits.most_steps = std::min(limits.most_steps, options_.most_steps);
   limits.most_images = std::min(limits.most_images, options_.most_images);
+  // What is taken where a request is silent must be allowed, too.
+  const std::int64_t largest = limits.largest_side / limits.multiple * limits.multiple;
+  limits.default_width = std::min(limits.default_width, largest);
+  limits.default_height = std::min(limits.default_height, largest);
+  limits.default_steps = std::min(limits.default_steps, limits.most_steps);
   return model;
 }
 

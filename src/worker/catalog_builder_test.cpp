@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <span>
 
+#include "engine/weights/safetensors.h"
 #include "worker/testing.h"
 
 namespace limner::worker {
@@ -91,6 +93,33 @@ TEST_F(CatalogBuilderTest, AdaptersAreReadByTheirHeaders) {
   EXPECT_EQ(catalog->adapter("hollow")->problem, "");
   EXPECT_NE(catalog->adapter("hollow")->kind, "");
   EXPECT_NE(catalog->adapter("bad")->problem, "");
+}
+
+TEST_F(CatalogBuilderTest, AWordThatIsBothTriggerAndTagIsToldOnce) {
+  const std::vector<float> ones(4, 1.0F);
+  const auto bytes = std::as_bytes(std::span(ones));
+  engine::weights::write_safetensors(
+      at("loras/night.safetensors"),
+      {{"a.lora_down.weight", engine::weights::DType::kF32, {1, 4}, bytes},
+       {"a.lora_up.weight", engine::weights::DType::kF32, {4, 1}, bytes}},
+      {{"modelspec.trigger_phrase", "moon"},
+       {"ss_tag_frequency", R"({"folder": {"moon": 3, "sun": 1}})"}})
+      .value_or_throw();
+  EXPECT_EQ(open().catalog()->adapter("night")->trigger_words,
+            (std::vector<std::string>{"moon", "sun"}));
+}
+
+TEST_F(CatalogBuilderTest, WhatTheOperatorAllowsHoldsForDefaultsToo) {
+  copy("micro-sd1", at("first/a"));
+  const contract::Limits own = open().catalog()->model("a")->limits;
+  options_.largest_side = own.default_width - 1;
+  options_.most_steps = 2;
+  const contract::Limits tight = open().catalog()->model("a")->limits;
+  EXPECT_EQ(tight.largest_side, own.default_width - 1);
+  EXPECT_EQ(tight.default_width, own.default_width - own.multiple);
+  EXPECT_EQ(tight.default_height, tight.default_width);
+  EXPECT_EQ(tight.default_steps, 2);
+  EXPECT_TRUE(contract::validate({.prompt = "a"}, tight, 1).ok());
 }
 
 TEST_F(CatalogBuilderTest, WhatWorkersHoldIsSaid) {

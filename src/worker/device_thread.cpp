@@ -84,6 +84,9 @@ DrawingHooks DeviceThread::hooks(const std::shared_ptr<Assignment>& job) {
   hooks.drawn = [&tether, job](DrawnPicture picture) {
     tether.call([&](Worker& worker) { worker.post_.picture(job, std::move(picture)); });
   };
+  hooks.timed = [&tether, job](std::string_view stage, double milliseconds) {
+    tether.call([&](Worker& worker) { worker.timed(*job, stage, milliseconds); });
+  };
   hooks.at = device_->options.at;
   return hooks;
 }

@@ -59,6 +59,7 @@ class Drawing {
     report_.model_hash = order_.place.hash;
     report_.images = request_->num_images();
     report_.steps = request_->steps() * report_.images;
+    report_.calls = calls_per_picture_ * report_.images;
     report_.pixels = request_->width() * request_->height() * report_.images;
     return std::move(report_);
   }
@@ -163,14 +164,20 @@ class Drawing {
       pictures.push_back(begin(first + static_cast<std::int64_t>(pictures.size())));
     }
     for (const std::string& warning : pictures.front().warnings()) warn(warning);
-    report_.encode_ms += watch_.lap_ms();
+    report_.encode_ms += lap("encode");
     denoise(pictures);
-    report_.denoise_ms += watch_.lap_ms();
+    report_.denoise_ms += lap("denoise");
     for (std::size_t i = 0; i < pictures.size(); ++i) {
       decode(pictures[i], first + static_cast<std::int64_t>(i));
     }
-    report_.decode_ms += watch_.lap_ms();
+    report_.decode_ms += lap("decode");
     return count;
+  }
+
+  double lap(std::string_view stage) {
+    const double milliseconds = watch_.lap_ms();
+    if (hooks_.timed) hooks_.timed(stage, milliseconds);
+    return milliseconds;
   }
 
   void denoise(std::vector<engine::Picture>& pictures) {

@@ -68,6 +68,7 @@ struct DrawingReport {
   std::string model_hash{};
   double encode_ms = 0, denoise_ms = 0, decode_ms = 0;
   std::int64_t images = 0, steps = 0, pixels = 0;
+  std::int64_t calls = 0;  // of the model, as DrawingHooks::stepped counts its steps
   std::vector<std::string> warnings{};
 };
 
@@ -82,6 +83,8 @@ struct DrawingHooks {
   std::function<bool()> wants_preview{};
   std::function<void(image::Bitmap bitmap)> preview{};
   std::function<void(DrawnPicture picture)> drawn{};
+  // At the end of a stage of pictures that were drawn together: "encode", "denoise", "decode".
+  std::function<void(std::string_view stage, double milliseconds)> timed{};
   std::function<void(std::string_view point)> at{};  // named points; a test holds the thread there
 };
 

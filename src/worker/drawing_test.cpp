@@ -34,6 +34,10 @@ class DrawingTest : public ::testing::Test {
       steps_ = steps;
     };
     hooks_.wants_preview = [] { return false; };
+    hooks_.timed = [this](std::string_view stage, double milliseconds) {
+      EXPECT_GE(milliseconds, 0.0);
+      stages_.emplace_back(stage);
+    };
     hooks_.drawn = [this](DrawnPicture picture) { drawn_.push_back(std::move(picture)); };
   }
   Result<DrawingReport> run(std::optional<std::uint64_t> budget = {}) {
@@ -50,6 +54,7 @@ class DrawingTest : public ::testing::Test {
   std::vector<std::size_t> batches_;
   std::int64_t last_step_ = 0, steps_ = 0;
   std::vector<DrawnPicture> drawn_;
+  std::vector<std::string> stages_;
 };
 
 TEST_F(DrawingTest, TheImagesOfAJobShareModelCalls) {
@@ -61,6 +66,8 @@ TEST_F(DrawingTest, TheImagesOfAJobShareModelCalls) {
   ASSERT_EQ(drawn_.size(), 4u);
   EXPECT_EQ(drawn_[3].drawn_with.seed, 4u);
   EXPECT_EQ(report->images, 4);
+  EXPECT_EQ(report->calls, steps_) << "what events counted";
+  EXPECT_EQ(stages_, (std::vector<std::string>{"encode", "denoise", "decode"}));
   EXPECT_EQ(report->pixels, 4 * 64 * 64);
   EXPECT_EQ(states_,
             (std::vector<WorkerState>{WorkerState::kLoadingModel, WorkerState::kProcessingRequest,

@@ -189,6 +189,7 @@ void PostLine::handle(Item& item) {
 
 void PostLine::on(const Job& job, DrawnPicture& picture) {
   if (job->stop.stop_requested()) return;  // its end comes next
+  platform::Span posting = span_of(job, "post");
   const auto began = std::chrono::steady_clock::now();
   const contract::OutputChoice& output = job->request.output;
   delivery::RenditionOptions options;
@@ -200,7 +201,9 @@ void PostLine::on(const Job& job, DrawnPicture& picture) {
   options.thumbnails = output.thumbnails;
   const delivery::Renditions made = delivery::render(picture.bitmap, options).value_or_throw();
   job->result.timings.post += ms_since(began);
+  posting.end();
 
+  platform::Span delivering = span_of(job, "deliver");
   const auto stored = std::chrono::steady_clock::now();
   contract::Artifact artifact;
   artifact.seed = picture.drawn_with.seed;
@@ -210,9 +213,15 @@ void PostLine::on(const Job& job, DrawnPicture& picture) {
     artifact.thumbnails.push_back(store(job, thumbnail));
   }
   job->result.timings.deliver += ms_since(stored);
+  delivering.end();
   // Who lost the lease hears it at the next step.
   (void)services_.queue.tell(job->lease, "image", contract::to_text(artifact));
   job->result.images.push_back(std::move(artifact));
+}
+
+platform::Span PostLine::span_of(const Job& job, std::string_view stage) const {
+  if (services_.tracer == nullptr) return {};
+  return services_.tracer->start_span({.name = stage, .parent = job->span.traceparent()});
 }
 
 contract::StoredImage PostLine::store(const Job& job, const delivery::Rendition& rendition) {
@@ -258,6 +267,7 @@ void PostLine::on(const Job& job, Completed& completed) {
   result.model_name = report.model;
   result.model_hash = report.model_hash;
   result.warnings = report.warnings;
+  result.steps = report.calls;
   result.timings.queue = static_cast<double>(leased.started_at - leased.created_at);
   result.timings.encode = report.encode_ms;
   result.timings.denoise = report.denoise_ms;

@@ -76,6 +76,7 @@ class PostLine {
   void on(const Job& job, Canceled&);
   void on(const Job& job, Released&);
 
+  platform::Span span_of(const Job& job, std::string_view stage) const;
   contract::StoredImage store(const Job& job, const delivery::Rendition& rendition);
   // Repeats a write of the queue until it is known what became of it. False: stopped before that.
   bool write(const Job& job, const std::function<Result<void>()>& write);

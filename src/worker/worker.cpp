@@ -182,14 +182,7 @@ bool Worker::read(Assignment& job) {
     return false;
   }
   job.request = std::move(*request);
-  if (services_.tracer != nullptr) {
-    job.span = services_.tracer->start_span(
-        {.name = "job", .parent = job.request.traceparent, .kind = platform::SpanKind::kConsumer},
-        {{"limner.request_id", job.lease.job.id},
-         {"limner.model", job.request.model},
-         {"limner.attempt", static_cast<std::int64_t>(job.lease.job.attempt)},
-         {"limner.worker", options_.name}});
-  }
+  begin_trace(job);
   job.catalog = services_.catalog.catalog();
   const auto place = services_.catalog.place(job.request.model);
   if (!place) {
@@ -211,6 +204,23 @@ bool Worker::read(Assignment& job) {
   }
   job.adapters = std::move(*adapters);
   return true;
+}
+
+void Worker::begin_trace(Assignment& job) {
+  if (services_.tracer == nullptr) return;
+  const contract::Job& row = job.lease.job;
+  services_.tracer
+      ->start_span({.name = "queue",
+                    .parent = job.request.traceparent,
+                    .started_at = platform::Millis(row.created_at)},
+                   {{"limner.request_id", row.id}, {"limner.tier", contract::name(row.tier)}})
+      .end();
+  job.span = services_.tracer->start_span(
+      {.name = "job", .parent = job.request.traceparent, .kind = platform::SpanKind::kConsumer},
+      {{"limner.request_id", row.id},
+       {"limner.model", job.request.model},
+       {"limner.attempt", static_cast<std::int64_t>(row.attempt)},
+       {"limner.worker", options_.name}});
 }
 
 bool Worker::admit(const std::shared_ptr<Assignment>& job) {
@@ -295,6 +305,16 @@ void Worker::stepped(const Assignment& job, std::int64_t step, std::int64_t step
   (void)services_.queue.tell(job.lease, "progress",
                              fmt::format(R"({{"step":{},"steps":{},"value":{:.4f}}})", step, steps,
                                          static_cast<double>(step) / static_cast<double>(steps)));
+}
+
+void Worker::timed(const Assignment& job, std::string_view stage, double milliseconds) {
+  if (services_.tracer == nullptr) return;
+  const platform::Millis took{static_cast<std::int64_t>(milliseconds)};
+  services_.tracer
+      ->start_span({.name = stage,
+                    .parent = job.span.traceparent(),
+                    .started_at = services_.clock.wall() - took})
+      .end();
 }
 
 bool Worker::wants_preview() {

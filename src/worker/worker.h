@@ -83,12 +83,14 @@ class Worker {
   void enter(WorkerState state, const std::string& reason);
   void loaded(const std::string& model, double seconds);
   void stepped(const Assignment& job, std::int64_t step, std::int64_t steps);
+  void timed(const Assignment& job, std::string_view stage, double milliseconds);
   bool wants_preview();
   void ended(const std::shared_ptr<Assignment>& job, const Result<DrawingReport>& drawn);
   void broke(const std::shared_ptr<Assignment>& job, const Error& error);
 
   std::shared_ptr<Assignment> lease();  // null: none now
   bool read(Assignment& job);           // false: it has been failed
+  void begin_trace(Assignment& job);
   bool admit(const std::shared_ptr<Assignment>& job);
   std::shared_ptr<Assignment> take_fetched();
   void wait_for_work();

@@ -22,6 +22,8 @@ import uuid
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 VENV = ROOT / ".cache" / "api-venv"
+# What the service that is started here allows.
+LIMITS = {"largest_side": 512, "most_steps": 99, "most_images": 4, "most_adapters": 3, "most_pixels": 600_000}
 PACKAGES = ["jsonschema==4.26.0", "rfc3339-validator==0.1.4", "schemathesis==4.32.5"]
 SKIPPED = 77
 
@@ -215,6 +217,18 @@ def tell_rest(client: Client) -> None:
     client.ask("GET", "/v1/models", expect=401, Authorization="")
 
 
+def tell_limits(client: Client) -> None:
+    for model in client.ask("GET", "/v1/models").json()["data"]:
+        for name in ("largest_side", "most_steps", "most_images"):
+            assert model["limits"][name] <= LIMITS[name], model
+    moon = [{"name": "moon"}]
+    for body, field in (({"steps": 100}, "steps"), ({"width": 520}, "width"), ({"num_images": 5}, "num_images"),
+                        ({"width": 512, "height": 512, "num_images": 3}, "num_images"), ({"loras": moon * 4}, "loras"),
+                        ({"prompt": "<lora:moon:1><lora:moon:1>", "loras": moon * 2}, "prompt")):
+        wrong = client.ask("POST", "/v1/generations", {"prompt": "a", **body}, 422).json()
+        assert [one["field"] for one in wrong["errors"]] == [field], wrong
+
+
 def fuzz(url: str, key: str) -> int:
     # unsupported_method wants 405 for methods that no RFC has (router_test.cpp looks at 405 and 501). Nothing may pause
     # the queue for the others, and the stream of a job that waits behind many does not end in time.
@@ -225,13 +239,15 @@ def fuzz(url: str, key: str) -> int:
          "--no-color"], cwd=VENV).returncode
 
 
-def tell(url: str, key: str) -> int:
+def tell(url: str, key: str, limits: bool) -> int:
     with urllib.request.urlopen(url + "/openapi.json") as response:
         description = Description(json.load(response))
     client = Client(url, key, description)
     tell_generations(client)
     tell_waiting(client)
     tell_rest(client)
+    if limits:
+        tell_limits(client)
     paths = description.document["paths"]
     described = {(method.upper(), path) for path, methods in paths.items() for method in methods}
     assert described == description.seen, f"not asked: {described - description.seen}"
@@ -242,6 +258,7 @@ def tell(url: str, key: str) -> int:
 def serve_and_tell(program: str) -> int:
     with tempfile.TemporaryDirectory(prefix="limner-api-") as folder:
         environment = {**os.environ, "LIMNER_RATE_LIMIT": "off", "OMP_NUM_THREADS": "1"}
+        environment |= {f"LIMNER_LIMITS_{name.upper()}": str(value) for name, value in LIMITS.items()}
         log = open(pathlib.Path(folder) / "log", "w+")
         server = subprocess.Popen([program, "serve", "--data-dir", folder + "/data", "--port", "0", "--json"],
                                   stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
@@ -253,7 +270,7 @@ def serve_and_tell(program: str) -> int:
                     break
                 except urllib.error.URLError:
                     time.sleep(0.2)
-            result = tell(said["url"], said["key"])
+            result = tell(said["url"], said["key"], limits=True)
             assert server.poll() is None, "the service has ended"
             return result
         except Exception:
@@ -272,7 +289,7 @@ def main() -> int:
     parser.add_argument("--key")
     chosen = parser.parse_args()
     use_packages()
-    return tell(chosen.url, chosen.key) if chosen.url else serve_and_tell(chosen.program)
+    return tell(chosen.url, chosen.key, limits=False) if chosen.url else serve_and_tell(chosen.program)
 
 
 if __name__ == "__main__":

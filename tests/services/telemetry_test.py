@@ -23,6 +23,8 @@ from service_harness import SMALLEST, Service, wait_until  # noqa: E402
 
 SKIPPED = 77
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
+STAGES = ("encode", "denoise", "decode", "post", "deliver")  # of a job, one after the other
+CLOCK_SLACK = 5_000_000  # nanoseconds: spans are told in whole milliseconds
 PARENT = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
 
 
@@ -88,7 +90,7 @@ def check_with_proto(bodies: list[dict]) -> int:
 
 
 def check_trace(spans: list[dict]) -> None:
-    """From the client's span to the drawing of its job: one tree."""
+    """From the client's span to the stages of its job: one tree, in the order of things."""
     ours = {span["spanId"]: span for span in spans if span["traceId"] == TRACE_ID}
     roots = [span for span in ours.values() if span.get("parentSpanId") == "00f067aa0ba902b7"]
     assert len(roots) == 1, f"want one span of the POST, got {[span['name'] for span in roots]}"
@@ -97,6 +99,17 @@ def check_trace(spans: list[dict]) -> None:
     assert drawn, "no span of the worker in the client's trace"
     for span in drawn:
         assert span.get("parentSpanId") in ours, f"{span['name']} hangs in the air"
+    named = {span["name"]: span for span in drawn}
+    for name in ("queue", "job", *STAGES):
+        assert name in named, f"no span {name}, only {sorted(named)}"
+        above = named["job"] if name in STAGES else roots[0]
+        assert named[name]["parentSpanId"] == above["spanId"], f"{name} is not below {above['name']}"
+    # Pictures are encoded on a thread of their own, so only what one thread does has an order.
+    for former, latter in (("queue", "encode"), ("encode", "denoise"), ("denoise", "decode"), ("post", "deliver")):
+        ended, begun = int(named[former]["endTimeUnixNano"]), int(named[latter]["startTimeUnixNano"])
+        assert ended <= begun + CLOCK_SLACK, f"{latter} began before {former} had ended"
+    took = int(named["denoise"]["endTimeUnixNano"]) - int(named["denoise"]["startTimeUnixNano"])
+    assert took > 0, "the denoising took no time"
 
 
 def check_metrics(text: str, promtool: str) -> None:
@@ -138,7 +151,7 @@ def main() -> None:
                           OTEL_EXPORTER_OTLP_HEADERS="api-key=a%20b")
         try:
             service.start()
-            answer = service.client().request("POST", "/v1/generations", SMALLEST,
+            answer = service.client().request("POST", "/v1/generations", {**SMALLEST, "steps": 8},
                                               {"traceparent": PARENT, "Prefer": "wait=60"})
             assert answer.status == 200, answer.body
             metrics = service.client().request("GET", "/metrics")

@@ -11,6 +11,7 @@
 #include "cli/generate_options.h"
 #include "cli/interrupt.h"
 #include "cli/lora_paths.h"
+#include "cli/runpod_options.h"
 #include "engine/engine.h"
 
 namespace limner::cli {
@@ -18,6 +19,7 @@ namespace limner::cli {
 int generate(const GenerateOptions& options, const Console& console);
 int bench(const BenchOptions& options, const Console& console);
 int serve(const ConfigOptions& options, const Console& console);
+int runpod(const RunpodOptions& options, const Console& console);
 std::string device_report();
 
 // From the model options to a loaded engine.

@@ -12,6 +12,7 @@ const limner::cli::EngineCommands commands = {
     .template_build = limner::cli::template_build,
     .merge = limner::cli::merge,
     .serve = limner::cli::serve,
+    .runpod = limner::cli::runpod,
     .device_report = limner::cli::device_report,
 };
 

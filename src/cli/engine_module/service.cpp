@@ -274,6 +274,10 @@ worker::CatalogOptions Service::Parts::catalog_options() const {
   options.loading.tokenizer =
       resolve_tokenizer(config.models.tokenizer.string(), options.model_folders);
   options.hashes = config.data_dir / "model-hashes.json";
+  options.most_adapters = static_cast<std::size_t>(config.limits.most_adapters);
+  options.largest_side = config.limits.largest_side;
+  options.most_steps = config.limits.most_steps;
+  options.most_images = config.limits.most_images;
   return options;
 }
 
@@ -324,6 +328,7 @@ gateway::api_v1::ApiV1Services Service::Parts::api_services() {
                                           templates.get(), *artifacts.store, signer, blocking,
                                           clock,           metrics,          log};
   services.network = network;
+  services.body.most_pixels = config.limits.most_pixels;
   services.public_url = public_url;
   services.url_lifetime = config.delivery.url_lifetime;
   services.not_ready = [this] { return not_ready(); };

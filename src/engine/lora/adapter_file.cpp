@@ -11,6 +11,7 @@
 #include "base/system_memory.h"
 #include "engine/lora/key_spelling.h"
 #include "engine/lora/peft_config.h"
+#include "engine/weights/finite.h"
 #include "engine/weights/message_text.h"
 
 namespace limner::engine::lora {
@@ -180,6 +181,17 @@ void load(SafetensorsFile& file, const std::string& where) {
   file.load().value_or_throw();
 }
 
+void bring_alphas(const SafetensorsFile& file, const Drafts& drafts, const std::string& where) {
+  for (const auto& [layer, draft] : drafts) {
+    const auto alpha = draft.parts.find("alpha");
+    if (alpha == draft.parts.end()) continue;
+    file.prefetch(alpha->second).value_or_throw();
+    if (weights::all_finite(alpha->second.dtype, alpha->second.bytes)) continue;
+    refuse(where,
+           fmt::format("tensor {} holds a NaN or an infinity", weights::quote(layer + ".alpha")));
+  }
+}
+
 }  // namespace
 
 std::string name(Kind kind) {
@@ -217,8 +229,11 @@ double Module::scale() const {
   return *alpha / (rank_stabilised ? std::sqrt(wide) : wide);
 }
 
-Result<std::shared_ptr<const AdapterFile>> AdapterFile::read(const std::filesystem::path& path) {
-  auto opened = SafetensorsFile::open(path, SafetensorsFile::Backing::kMemory);
+Result<std::shared_ptr<const AdapterFile>> AdapterFile::read(const std::filesystem::path& path,
+                                                             Depth depth) {
+  using Backing = SafetensorsFile::Backing;
+  const bool whole = depth == Depth::kWhole;
+  auto opened = SafetensorsFile::open(path, whole ? Backing::kMemory : Backing::kMap);
   if (!opened.ok()) return opened.error();
   const std::string where = path.filename().string();
   try {
@@ -231,11 +246,11 @@ Result<std::shared_ptr<const AdapterFile>> AdapterFile::read(const std::filesyst
              "is no adapter: none of its tensors has the name of an adapter's (as kohya, "
              "diffusers, PEFT, OneTrainer or LyCORIS write them)");
     }
-    load(adapter->file_, where);
+    whole ? load(adapter->file_, where) : bring_alphas(adapter->file_, drafts, where);
     for (auto& [layer, draft] : drafts) {
       if (is_module(draft)) {
         adapter->modules_.push_back(finished(layer, std::move(draft), peft, where));
-        adapter->modules_.back().memory = adapter->file_.memory();
+        if (whole) adapter->modules_.back().memory = adapter->file_.memory();
       } else {
         adapter->unknown_keys_.insert(adapter->unknown_keys_.end(), draft.keys.begin(),
                                       draft.keys.end());

@@ -46,16 +46,20 @@ struct Module {
   bool is_dora() const { return has("dora") || has("magnitude"); }
 };
 
-// Immutable; shared by threads. All its tensors are in memory: nothing that happens to the file
-// afterwards changes them.
+// Immutable; shared by threads. Read whole, all its tensors are in memory: nothing that happens to
+// the file afterwards changes them.
 class AdapterFile {
  public:
+  // kHeader reads no tensors but alphas: what the parts hold is neither looked at nor in memory,
+  // and they must not be read.
+  enum class Depth { kWhole, kHeader };
   // Reads kohya, diffusers, PEFT, OneTrainer and LyCORIS spellings from a safetensors file. Every
   // tensor is finite and every module complete afterwards. Alpha comes from the tensors, else from
   // the PEFT configuration in the header ("lora_adapter_metadata") or in an adapter_config.json
   // beside an adapter_model.safetensors. Fails with what SafetensorsFile::open says, or with
   // kInvalidModel naming the tensor.
-  static Result<std::shared_ptr<const AdapterFile>> read(const std::filesystem::path& path);
+  static Result<std::shared_ptr<const AdapterFile>> read(const std::filesystem::path& path,
+                                                         Depth depth = Depth::kWhole);
 
   const std::vector<Module>& modules() const { return modules_; }  // sorted by name
   // Tensors that belong to no kind of adapter known here.

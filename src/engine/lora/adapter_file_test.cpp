@@ -1,10 +1,14 @@
 #include "engine/lora/adapter_file.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 #include <limits>
 
+#include "engine/lora/inspect.h"
 #include "engine/lora/key_spelling.h"
 #include "engine/lora/testing.h"
 
@@ -69,6 +73,32 @@ TEST_F(AdapterFileTest, AlphaIsReadInAnyTypeAndDividesByTheRank) {
     ASSERT_TRUE(file.ok()) << file.error().message;
     EXPECT_EQ((*file)->modules().front().scale(), 1.5);
   }
+}
+
+TEST_F(AdapterFileTest, ByItsHeaderAFileOfAnySizeIsDescribed) {
+  constexpr std::uint64_t kRows = std::uint64_t{1} << 40;
+  constexpr std::uint64_t kBytes = kRows * 2 * 4;  // 8 TiB, a hole in the file
+  const std::string header =
+      fmt::format(R"({{"a.alpha":{{"dtype":"F32","shape":[],"data_offsets":[0,4]}},)"
+                  R"("a.lora_down.weight":{{"dtype":"F32","shape":[2,3],"data_offsets":[4,28]}},)"
+                  R"("a.lora_up.weight":{{"dtype":"F32","shape":[{},2],"data_offsets":[28,{}]}}}})",
+                  kRows, 28 + kBytes);
+  const auto file = folder_.path() / "wide.safetensors";
+  const std::string head =
+      weights::testing::raw_safetensors(header, std::string("\0\0\x40\x40", 4));
+  std::ofstream(file, std::ios::binary) << head;
+  std::error_code failed;
+  std::filesystem::resize_file(file, head.size() + 24 + kBytes, failed);
+  if (failed) GTEST_SKIP() << "no files of this size here: " << failed.message();
+
+  const auto described = AdapterFile::read(file, AdapterFile::Depth::kHeader);
+  ASSERT_TRUE(described.ok()) << described.error().message;
+  EXPECT_EQ((*described)->modules().at(0).alpha, 3.0);
+  EXPECT_EQ((*described)->modules().at(0).rank(), 2);
+  const auto inspected = inspect_adapter(file, /*hash=*/false);
+  ASSERT_TRUE(inspected.ok()) << inspected.error().message;
+  EXPECT_EQ(inspected->kinds, (std::map<std::string, std::size_t>{{"LoRA", 1}}));
+  EXPECT_FALSE(AdapterFile::read(file).ok()) << "so it is not the header alone that is read";
 }
 
 TEST_F(AdapterFileTest, PeftsHeaderGivesAlphaPatternsAndRankStabilisation) {

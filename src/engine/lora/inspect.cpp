@@ -107,7 +107,8 @@ std::string family_of(const AdapterFile& file) {
 }
 
 Result<AdapterInspection> inspect_adapter(const std::filesystem::path& path, bool hash) {
-  const auto file = AdapterFile::read(path);
+  const auto file =
+      AdapterFile::read(path, hash ? AdapterFile::Depth::kWhole : AdapterFile::Depth::kHeader);
   if (!file.ok()) return file.error();
   AdapterInspection result;
   result.path = path;

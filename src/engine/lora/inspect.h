@@ -34,7 +34,8 @@ struct AdapterInspection {
 // "sd1", "sd2", "sdxl" by the widths of its modules, or "" when they do not tell.
 std::string family_of(const AdapterFile& file);
 
-// Fails with what AdapterFile::read says. Without `hash` its hashes stay "".
+// Fails with what AdapterFile::read says. Without `hash` its hashes stay "", and no more of the
+// file is read than its header and alphas.
 Result<AdapterInspection> inspect_adapter(const std::filesystem::path& file, bool hash = true);
 
 }  // namespace limner::engine::lora

@@ -7,6 +7,7 @@
 
 #include "base/quote.h"
 #include "base/suggest.h"
+#include "delivery/crypto.h"
 
 namespace limner::gateway::api_v1 {
 namespace {
@@ -92,6 +93,25 @@ std::int64_t query_number(const http::Request& request, const std::string& name,
                                    quote(*text)));
   }
   return value;
+}
+
+std::string cursor_of(char kind, std::int64_t sequence) {
+  return delivery::base64_url(delivery::bytes_of(fmt::format("{}{}", kind, sequence)));
+}
+
+std::optional<std::int64_t> query_cursor(const http::Request& request, char kind) {
+  const auto cursor = query(request, "cursor");
+  if (!cursor) return std::nullopt;
+  const auto bytes = delivery::from_base64_url(*cursor);
+  const std::string text = bytes ? std::string(bytes->begin(), bytes->end()) : "";
+  std::int64_t sequence = 0;
+  if (text.starts_with(kind)) {
+    const char* const end = text.data() + text.size();
+    const auto read = std::from_chars(text.data() + 1, end, sequence);
+    if (read.ec != std::errc() || read.ptr != end) sequence = 0;
+  }
+  if (sequence < 1) refuse_field("cursor", "must be the next_cursor of an earlier page");
+  return sequence;
 }
 
 bool matches(std::string_view if_none_match, std::string_view etag) {

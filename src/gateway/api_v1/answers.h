@@ -30,6 +30,13 @@ std::optional<std::string> query(const http::Request& request, const std::string
 std::int64_t query_number(const http::Request& request, const std::string& name,
                           std::int64_t fallback, std::int64_t lowest, std::int64_t highest);
 
+// A page's end as a client gets it, in `next_cursor`; `kind` tells the lists apart. That it is a
+// number is nobody's business.
+std::string cursor_of(char kind, std::int64_t sequence);
+// What `cursor` in the query brings back; nothing: it is not there. Throws 400 for one that is not
+// of this list.
+std::optional<std::int64_t> query_cursor(const http::Request& request, char kind);
+
 // Whether `etag` is among those of If-None-Match, by weak comparison (RFC 9110, section 13.1.2).
 bool matches(std::string_view if_none_match, std::string_view etag);
 

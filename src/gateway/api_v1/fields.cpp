@@ -97,6 +97,19 @@ void Fields::read(const char* name, std::optional<std::int64_t>& number) {
   read_number<std::int64_t>(name, "an integer", number);
 }
 
+void Fields::read(const char* name, std::vector<std::string>& names,
+                  const std::vector<std::string>& known) {
+  const json* list = array(name, known.size());
+  if (list == nullptr) return;
+  for (const json& entry : *list) {
+    const std::string text = entry.is_string() ? entry.get<std::string>() : "";
+    if (std::find(known.begin(), known.end(), text) == known.end()) {
+      return wrong(name, fmt::format("must be names among {}", fmt::join(known, ", ")));
+    }
+    names.push_back(text);
+  }
+}
+
 const json* Fields::object(const char* name) {
   const json* value = take(name);
   if (value != nullptr && !value->is_object()) {

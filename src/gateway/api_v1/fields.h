@@ -28,6 +28,9 @@ class Fields {
   void read(const char* name, std::optional<double>& number);
   void read(const char* name, std::int64_t& number);
   void read(const char* name, std::optional<std::int64_t>& number);
+  // A list of names among `known`, as many at most as there are.
+  void read(const char* name, std::vector<std::string>& names,
+            const std::vector<std::string>& known);
   const nlohmann::json* object(const char* name);  // nullptr: absent or no object
   const nlohmann::json* array(const char* name, std::size_t most);
 

@@ -14,6 +14,8 @@
 #include "delivery/webhook_signature.h"
 #include "gateway/api_v1/fields.h"
 #include "gateway/api_v1/template_choice.h"
+#include "prompt/negative_section.h"
+#include "prompt/parsed_prompt.h"
 
 namespace limner::gateway::api_v1 {
 namespace {
@@ -26,9 +28,6 @@ using nlohmann::json;
 constexpr double kLargestWeight = 10.0;  // of an adapter, either way
 constexpr std::size_t kMostThumbnails = 8;
 constexpr std::int64_t kSmallestThumbnail = 16, kLargestThumbnail = 2048;
-
-const std::vector<std::string> kWebhookEvents = {"queued",  "started", "progress", "completed",
-                                                 "blocked", "failed",  "canceled", "expired"};
 
 std::string join(const std::vector<std::string>& names) {
   return fmt::format("{}", fmt::join(names, ", "));
@@ -262,16 +261,7 @@ class BodyReader {
       const auto secret = delivery::WebhookSecret::parse(webhook.secret);
       if (!secret.ok()) fields.wrong("secret", plain(secret.error()));
     }
-    if (const json* events = fields.array("events", kWebhookEvents.size())) {
-      for (const json& event : *events) {
-        const std::string name = event.is_string() ? event.get<std::string>() : "";
-        if (std::find(kWebhookEvents.begin(), kWebhookEvents.end(), name) == kWebhookEvents.end()) {
-          fields.wrong("events", fmt::format("must be names among {}", join(kWebhookEvents)));
-          break;
-        }
-        webhook.events.push_back(name);
-      }
-    }
+    fields.read("events", webhook.events, contract::webhook_events());
     fields.finish();
   }
 
@@ -305,6 +295,7 @@ class BodyReader {
     picture.seed = static_cast<std::int64_t>(valid.request->seed());
     made.job_class = contract::job_class(model.name, *valid.request);
     made.work = contract::job_work(*valid.request);
+    check_prompt(made.request, *valid.request);
     const double pixels = static_cast<double>(*picture.width) *
                           static_cast<double>(*picture.height) *
                           static_cast<double>(picture.num_images);
@@ -313,6 +304,20 @@ class BodyReader {
           "num_images",
           fmt::format("of {} x {} pixels are {} together; at most {} are allowed", *picture.width,
                       *picture.height, pixels, context_.limits.most_pixels));
+    }
+  }
+
+  // Adapters that the prompt names count as those of the list do.
+  void check_prompt(const contract::JobRequest& request, const contract::ValidRequest& valid) {
+    prompt::PromptPair pair{valid.prompt(), valid.negative_prompt()};
+    if (valid.extract_negative()) pair = prompt::extract_negative(pair.prompt, pair.negative);
+    const auto parsed = prompt::parse(pair.prompt, {.syntax = valid.prompt_options().syntax});
+    if (!parsed.ok()) return fields_.wrong("prompt", plain(parsed.error()));
+    const std::size_t named = parsed->loras.size(), listed = request.adapters.size();
+    if (named > 0 && named + listed > context_.catalog.most_adapters) {
+      fields_.wrong("prompt", fmt::format("names {} adapters, and the request {} beside it; at "
+                                          "most {} together are allowed",
+                                          named, listed, context_.catalog.most_adapters));
     }
   }
 

@@ -202,6 +202,17 @@ TEST(GenerationBody, EqualMeaningsHaveEqualFingerprints) {
   EXPECT_NE(fingerprint(R"({"prompt":"a","steps":4})"), fingerprint(R"({"prompt":"a","steps":5})"));
 }
 
+TEST(GenerationBody, CountsTheAdaptersThatThePromptNames) {
+  const std::string two = R"(,"loras":[{"name":"moon"},{"name":"moon"}]})";
+  EXPECT_TRUE(read(R"({"prompt":"a <lora:moon:1> b <lora:moon:1>")" + two).body);
+  const Outcome three = read(R"({"prompt":"<lora:moon:1> <lora:moon:1> <lora:moon:1>")" + two);
+  EXPECT_EQ(three.wrong().at("prompt"),
+            "names 3 adapters, and the request 2 beside it; at most 4 together are allowed");
+  EXPECT_TRUE(read(R"({"prompt":"<lora:a>","prompt_syntax":"plain")" + two).body);
+  EXPECT_NE(read(R"({"prompt":"<lora:moon"})").wrong().at("prompt").find("never closed"),
+            std::string::npos);
+}
+
 TEST(GenerationBody, LimitsThePixelsOfAllPicturesTogether) {
   EXPECT_TRUE(read(R"({"prompt":"a","width":512,"height":512,"num_images":16})").body);
   static const contract::Catalog known = catalog();

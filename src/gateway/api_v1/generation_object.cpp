@@ -63,8 +63,13 @@ json usage_object(const contract::JobRequest& request, const contract::JobResult
           {"seconds", busy / 1e3}};
 }
 
-json progress_object(const Job& job, const contract::JobRequest& request, const Moment& moment) {
-  const std::int64_t steps = request.picture.steps.value_or(0);
+// Counted as the "progress" events do: of all pictures together. A sampler that calls the model
+// more than once a step is known by what the worker tells.
+json progress_object(const Job& job, const contract::JobRequest& request,
+                     const contract::JobResult& result, const Moment& moment) {
+  const contract::GenerationRequest& picture = request.picture;
+  const std::int64_t steps =
+      result.steps > 0 ? result.steps : picture.steps.value_or(0) * picture.num_images;
   if (job.status == JobStatus::kCompleted || job.status == JobStatus::kBlocked) {
     return {{"step", steps}, {"steps", steps}, {"value", 1.0}};
   }
@@ -130,7 +135,7 @@ json generation_object(const Job& job, const Showing& showing, const Moment& mom
   json object = {{"request_id", job.id},
                  {"status", name(job.status)},
                  {"tier", name(job.tier)},
-                 {"progress", progress_object(job, request, moment)},
+                 {"progress", progress_object(job, request, result, moment)},
                  {"images", json::array()},
                  {"timings", timings_object(job, result)},
                  {"model",

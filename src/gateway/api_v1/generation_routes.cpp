@@ -2,11 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
-
 #include "base/quote.h"
 #include "base/suggest.h"
-#include "delivery/crypto.h"
 #include "delivery/object_key.h"
 #include "gateway/api_v1/answers.h"
 
@@ -20,30 +17,13 @@ using http::Response;
 using http::beast_http::status;
 using nlohmann::json;
 
-// A page's end, as a client gets it and brings it back. That it is a number is nobody's business.
-std::string cursor_of(std::int64_t sequence) {
-  return delivery::base64_url(delivery::bytes_of(fmt::format("g{}", sequence)));
-}
-
-std::int64_t sequence_of(const std::string& cursor) {
-  const auto bytes = delivery::from_base64_url(cursor);
-  const std::string text = bytes ? std::string(bytes->begin(), bytes->end()) : "";
-  std::int64_t sequence = 0;
-  const char* last = text.data() + text.size();
-  const bool marked = text.starts_with('g');
-  const auto read = marked ? std::from_chars(text.data() + 1, last, sequence)
-                           : std::from_chars_result{text.data(), std::errc::invalid_argument};
-  if (read.ec != std::errc() || read.ptr != last || sequence < 1) {
-    refuse_field("cursor", "must be the next_cursor of an earlier page");
-  }
-  return sequence;
-}
+constexpr char kCursor = 'g';
 
 queue::ListQuery list_query(const http::Request& request, const http::Caller& caller) {
   check_query(request, {"status", "limit", "cursor", "account"});
   queue::ListQuery asked;
   asked.limit = static_cast<std::size_t>(query_number(request, "limit", 20, 1, 100));
-  if (const auto cursor = query(request, "cursor")) asked.before = sequence_of(*cursor);
+  if (const auto cursor = query_cursor(request, kCursor)) asked.before = *cursor;
   if (const auto wanted = query(request, "status")) {
     asked.status = contract::status_named(*wanted);
     if (!asked.status) {
@@ -71,7 +51,7 @@ json list_page(const ApiV1Services& services, const queue::ListQuery& asked) {
     if (!job) continue;  // deleted in between
     page["data"].push_back(generation_object(*job, showing, moment_of(services, *job)));
   }
-  if (rows.size() == asked.limit) page["next_cursor"] = cursor_of(rows.back().sequence);
+  if (rows.size() == asked.limit) page["next_cursor"] = cursor_of(kCursor, rows.back().sequence);
   return page;
 }
 

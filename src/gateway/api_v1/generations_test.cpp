@@ -72,6 +72,17 @@ TEST_F(Generations, AreShownFromQueuedToCompleted) {
   EXPECT_EQ(picture.body, "the picture");
 }
 
+TEST_F(Generations, CountTheStepsOfAllTheirPicturesAsTheEventsDo) {
+  const std::string self =
+      "/v1/generations/" + submit({{"prompt", "a"}, {"steps", 4}, {"num_images", 2}});
+  EXPECT_EQ(get(self).json()["progress"], json({{"step", 0}, {"steps", 8}, {"value", 0.0}}));
+  const auto leased = lease();
+  ASSERT_TRUE(queue_->tell(leased, "progress", R"({"step":8,"steps":8,"value":1.0})").ok());
+  EXPECT_EQ(get(self).json()["progress"], json({{"step", 8}, {"steps", 8}, {"value", 1.0}}));
+  complete(leased);
+  EXPECT_EQ(get(self).json()["progress"], json({{"step", 8}, {"steps", 8}, {"value", 1.0}}));
+}
+
 TEST_F(Generations, TellWhyTheyFailed) {
   const std::string id = submit(kBody);
   ASSERT_TRUE(queue_->fail(lease(), {ErrorCode::kOutOfMemory, "512 x 512 would fit"}).ok());

@@ -22,12 +22,6 @@ bool is_terminal(std::string_view event) {
 
 }  // namespace
 
-const std::vector<std::string>& event_names() {
-  static const std::vector<std::string> names = {"queued",  "started", "progress", "completed",
-                                                 "blocked", "failed",  "canceled", "expired"};
-  return names;
-}
-
 std::optional<std::string> event_name(std::string_view type) {
   if (type == contract::name(JobStatus::kRunning)) return "started";
   if (type == contract::name(JobStatus::kQueued) || type == "progress" || is_terminal(type)) {

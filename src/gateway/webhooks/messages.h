@@ -13,12 +13,8 @@
 
 namespace limner::gateway::webhooks {
 
-// Those that a request or an endpoint may ask for: "queued", "started", "progress", "completed",
-// "blocked", "failed", "canceled", "expired".
-const std::vector<std::string>& event_names();
-
-// The name of the event that an outbox row or a queue's event is: "started" for "running". Nothing
-// for one that is not told.
+// The name, among contract::webhook_events(), of the event that an outbox row or a queue's event
+// is: "started" for "running". Nothing for one that is not told.
 std::optional<std::string> event_name(std::string_view type);
 
 // No wish at all means every terminal event.

@@ -1,19 +1,16 @@
 #include "gateway/webhooks/routes.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
-#include <charconv>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/quote.h"
-#include "delivery/crypto.h"
+#include "contract/job_request.h"
 #include "gateway/api_v1/answers.h"
 #include "gateway/api_v1/fields.h"
 #include "gateway/api_v1/generation_object.h"
-#include "gateway/webhooks/messages.h"
 
 namespace limner::gateway::webhooks {
 namespace {
@@ -30,6 +27,7 @@ using http::beast_http::status;
 using http::beast_http::verb;
 using nlohmann::json;
 
+constexpr char kCursor = 'w';
 constexpr std::size_t kLargestBody = 16'384;
 constexpr DeliveryState kStates[] = {DeliveryState::kPending, DeliveryState::kDelivered,
                                      DeliveryState::kFailed};
@@ -63,28 +61,11 @@ json endpoint_object(const delivery::AccountEndpoint& endpoint) {
   return {{"url", endpoint.url}, {"events", endpoint.events}, {"disabled", endpoint.disabled}};
 }
 
-// A page's end, as a client gets it and brings it back.
-std::string cursor_of(std::int64_t sequence) {
-  return delivery::base64_url(delivery::bytes_of(fmt::format("w{}", sequence)));
-}
-
-std::int64_t sequence_of(const std::string& cursor) {
-  const auto bytes = delivery::from_base64_url(cursor);
-  const std::string text = bytes ? std::string(bytes->begin(), bytes->end()) : "";
-  std::int64_t sequence = 0;
-  const char* const end = text.data() + text.size();
-  const bool marked = text.starts_with('w');
-  if (marked && std::from_chars(text.data() + 1, end, sequence).ptr == end && sequence > 0) {
-    return sequence;
-  }
-  refuse_field("cursor", "must be the next_cursor of an earlier page");
-}
-
 delivery::DeliveryQuery list_query(const http::Request& request, const http::Caller& caller) {
   api_v1::check_query(request, {"status", "limit", "cursor"});
   delivery::DeliveryQuery asked{.account = caller.account};
   asked.limit = static_cast<std::size_t>(api_v1::query_number(request, "limit", 20, 1, 100));
-  if (const auto cursor = api_v1::query(request, "cursor")) asked.before = sequence_of(*cursor);
+  if (const auto cursor = api_v1::query_cursor(request, kCursor)) asked.before = *cursor;
   if (const auto wanted = api_v1::query(request, "status")) {
     const auto state = std::find_if(std::begin(kStates), std::end(kStates),
                                     [&](DeliveryState one) { return name(one) == *wanted; });
@@ -109,17 +90,7 @@ delivery::AccountEndpoint endpoint_of(const http::Request& request,
   } else if (const auto fits = delivery::check_webhook_url(endpoint.url, network); !fits) {
     fields.wrong("url", fits.error().message);
   }
-  if (const json* events = fields.array("events", event_names().size())) {
-    for (const json& event : *events) {
-      const std::string text = event.is_string() ? event.get<std::string>() : "";
-      if (std::find(event_names().begin(), event_names().end(), text) == event_names().end()) {
-        fields.wrong("events",
-                     fmt::format("must be names among {}", fmt::join(event_names(), ", ")));
-        break;
-      }
-      endpoint.events.push_back(text);
-    }
-  }
+  fields.read("events", endpoint.events, contract::webhook_events());
   fields.finish();
   if (!problems.empty()) {
     throw http::ProblemFailure({.status = status::unprocessable_entity,
@@ -142,7 +113,8 @@ awaitable<Response> list_deliveries(Shared services, http::Request& request) {
   const auto views = co_await http::blocking(services->blocking, list);
   json page = {{"data", json::array()}, {"next_cursor", nullptr}};
   for (const delivery::DeliveryView& view : views) page["data"].push_back(delivery_object(view));
-  if (views.size() == asked.limit) page["next_cursor"] = cursor_of(views.back().sequence);
+  if (views.size() == asked.limit)
+    page["next_cursor"] = api_v1::cursor_of(kCursor, views.back().sequence);
   co_return json_answer(page);
 }
 

@@ -66,6 +66,15 @@ struct AdaptersConfig {
   Bytes cache{std::uint64_t{2} << 30};
 };
 
+// What one request may ask of any model; a model's own limits may be tighter.
+struct LimitsConfig {
+  std::int64_t largest_side = 2'048;
+  std::int64_t most_steps = 150;
+  std::int64_t most_images = 16;
+  std::int64_t most_adapters = 16;
+  std::int64_t most_pixels = std::int64_t{64} << 20;  // of all its pictures together
+};
+
 struct TierConfig {
   double weight = 1.0;
   std::int64_t most_waiting = 0;
@@ -124,6 +133,7 @@ struct ServiceConfig {
   ModelsConfig models{};
   EngineConfig engine{};
   AdaptersConfig adapters{};
+  LimitsConfig limits{};
   QueueConfig queue{};
   DeliveryConfig delivery{};
   RetentionConfig retention{};

@@ -227,6 +227,35 @@ Settings adapters() {
   };
 }
 
+Settings limits() {
+  return {
+      {.name = "limits.largest_side",
+       .field = at([](Config& c) -> auto& { return c.limits.largest_side; }),
+       .sentence = "Width and height of a picture at most, in pixels.",
+       .least = 64,
+       .most = 16'384},
+      {.name = "limits.most_steps",
+       .field = at([](Config& c) -> auto& { return c.limits.most_steps; }),
+       .sentence = "Steps of a picture at most.",
+       .least = 1,
+       .most = 1'000},
+      {.name = "limits.most_images",
+       .field = at([](Config& c) -> auto& { return c.limits.most_images; }),
+       .sentence = "Pictures of a request at most.",
+       .least = 1,
+       .most = 1'024},
+      {.name = "limits.most_adapters",
+       .field = at([](Config& c) -> auto& { return c.limits.most_adapters; }),
+       .sentence = "Adapters of a request at most; 0 allows none.",
+       .most = 64},
+      {.name = "limits.most_pixels",
+       .field = at([](Config& c) -> auto& { return c.limits.most_pixels; }),
+       .sentence = "Pixels of all pictures of a request together at most.",
+       .least = 4'096,
+       .most = 17'179'869'184},
+  };
+}
+
 Settings queue() {
   return {
       {.name = "queue.policy",
@@ -387,7 +416,7 @@ std::string variable_of(const std::string& name) {
 Settings make_settings() {
   Settings all;
   for (Settings group :
-       {general(), server(), logging(), models(), engine(), adapters(), queue(),
+       {general(), server(), logging(), models(), engine(), adapters(), limits(), queue(),
         tier<&QueueConfig::turbo>("turbo"), tier<&QueueConfig::fast>("fast"),
         tier<&QueueConfig::relax>("relax"), delivery(), retention(), telemetry()}) {
     std::move(group.begin(), group.end(), std::back_inserter(all));
@@ -413,6 +442,7 @@ std::span<const SettingGroup> setting_groups() {
       {"models", "Which models there are."},
       {"engine", "How pictures are computed."},
       {"adapters", "LoRA and its kin, and textual inversions."},
+      {"limits", "What one request may ask for; a model's own limits may be tighter."},
       {"queue", "How jobs are ordered and given to workers."},
       {"queue.turbo", "The tier turbo."},
       {"queue.fast", "The tier fast."},
