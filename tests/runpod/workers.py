@@ -40,7 +40,7 @@ class LimnerWorker:
     """`limner runpod` with the model `miniature`. Its jobs get slow and large by steps, size and number."""
     is_reference, keeps_results = False, True
     inputs = {
-        "plain": {"steps": 2}, "progress": {"steps": 150, "num_images": 4}, "slow": {"steps": 150, "num_images": 2},
+        "plain": {"steps": 2}, "progress": {"steps": 12, "progress": True}, "slow": {"steps": 150, "num_images": 2},
         "very slow": {"steps": 150, "num_images": 16}, "error": {"steps": "two"},
         "stream": {"steps": 2, "num_images": 3, "stream": True},
         "large": {"steps": 1, "num_images": 8, "width": 1024, "height": 1024},
