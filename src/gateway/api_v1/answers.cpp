@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <charconv>
 
+#include "base/json.h"
 #include "base/quote.h"
 #include "base/suggest.h"
+#include "contract/json_fields.h"
 #include "delivery/crypto.h"
 
 namespace limner::gateway::api_v1 {
@@ -122,6 +124,30 @@ bool matches(std::string_view if_none_match, std::string_view etag) {
     if_none_match.remove_prefix(std::min(comma + 1, if_none_match.size()));
   }
   return false;
+}
+
+nlohmann::json parse_object(std::string_view body, std::size_t most_bytes) {
+  using http::beast_http::status;
+  if (body.size() > most_bytes) {
+    throw http::ProblemFailure({.status = status::payload_too_large,
+                                .code = "body_too_large",
+                                .detail = fmt::format("The body must be at most {} bytes, got {}.",
+                                                      most_bytes, body.size())});
+  }
+  auto parsed = parse_json(body, {.bytes = most_bytes, .depth = 32, .values = 20'000});
+  if (!parsed.ok()) {
+    throw http::ProblemFailure(
+        {.status = status::bad_request,
+         .code = "invalid_json",
+         .detail = fmt::format("The body cannot be read: {}.", parsed.error().message)});
+  }
+  if (!parsed->is_object()) {
+    throw http::ProblemFailure({.status = status::bad_request,
+                                .code = "invalid_json",
+                                .detail = fmt::format("The body must be a JSON object, got {}.",
+                                                      contract::json_kind(*parsed))});
+  }
+  return std::move(*parsed);
 }
 
 }  // namespace limner::gateway::api_v1

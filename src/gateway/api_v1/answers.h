@@ -15,6 +15,10 @@ namespace limner::gateway::api_v1 {
 http::Response json_answer(const nlohmann::json& object,
                            http::beast_http::status status = http::beast_http::status::ok);
 
+// A body of at most `most_bytes`, strictly: no duplicate keys, no comments, 32 levels at most, an
+// object at the top. Throws ProblemFailure: 400, or 413.
+nlohmann::json parse_object(std::string_view body, std::size_t most_bytes);
+
 // Throws the failure that becomes the answer.
 [[noreturn]] void refuse(http::beast_http::status status, std::string code, std::string detail);
 [[noreturn]] void refuse_field(std::string field, std::string message);  // 400

@@ -6,13 +6,13 @@
 #include <cmath>
 
 #include "base/quote.h"
-#include "base/suggest.h"
 #include "contract/job_cost.h"
+#include "contract/request_fields.h"
 #include "delivery/crypto.h"
 #include "delivery/object_key.h"
 #include "delivery/webhook_sender.h"
 #include "delivery/webhook_signature.h"
-#include "gateway/api_v1/fields.h"
+#include "gateway/api_v1/answers.h"
 #include "gateway/api_v1/template_choice.h"
 #include "prompt/negative_section.h"
 #include "prompt/parsed_prompt.h"
@@ -20,24 +20,17 @@
 namespace limner::gateway::api_v1 {
 namespace {
 
+using contract::Fields;
 using contract::GenerationRequest;
 using contract::ModelCard;
 using http::FieldProblem;
 using nlohmann::json;
 
-constexpr double kLargestWeight = 10.0;  // of an adapter, either way
 constexpr std::size_t kMostThumbnails = 8;
 constexpr std::int64_t kSmallestThumbnail = 16, kLargestThumbnail = 2048;
 
 std::string join(const std::vector<std::string>& names) {
   return fmt::format("{}", fmt::join(names, ", "));
-}
-
-// An error's message as a field's: without the place "[webhook] " at its front.
-std::string plain(const Error& error) {
-  const auto end = error.message.find("] ");
-  return error.message.starts_with('[') && end != std::string::npos ? error.message.substr(end + 2)
-                                                                    : error.message;
 }
 
 // Reads one body; each step notes what is wrong and goes on.
@@ -116,30 +109,11 @@ class BodyReader {
     }
     if (by_template) {
       if (const auto done = choose_template(request, context_.templates, context_.catalog); !done) {
-        fields_.wrong("template", plain(done.error()));
+        fields_.wrong("template", contract::field_message(done.error()));
         return nullptr;
       }
     }
-    if (request.model.empty()) request.model = context_.catalog.default_model;
-    const ModelCard* card = context_.catalog.model(request.model);
-    if (card == nullptr) {
-      fields_.wrong("model", unknown(request.model, context_.catalog.models));
-    } else if (!card->problem.empty()) {
-      fields_.wrong("model", fmt::format("'{}' cannot be used: {}", card->name, card->problem));
-      return nullptr;
-    }
-    return card;
-  }
-
-  template <typename Card>
-  static std::string unknown(const std::string& wanted, const std::vector<Card>& cards) {
-    std::vector<std::string> names;
-    for (const Card& card : cards) names.push_back(card.name);
-    const std::string near = did_you_mean(wanted.substr(0, 128), names);
-    if (!near.empty() || names.empty())
-      return fmt::format("{} is not known{}", quote(wanted), near);
-    if (names.size() > 10) names.resize(10);
-    return fmt::format("{} is not known; there are {}", quote(wanted), join(names));
+    return contract::find_model(fields_, request.model, context_.catalog);
   }
 
   void read_adapters(contract::JobRequest& request, const ModelCard* model) {
@@ -158,50 +132,10 @@ class BodyReader {
         continue;
       }
       Fields fields((*list)[index], name + ".", problems_);
-      request.adapters.push_back(read_adapter(fields, model));
-    }
-  }
-
-  contract::AdapterChoice read_adapter(Fields& fields, const ModelCard* model) {
-    contract::AdapterChoice adapter;
-    fields.read("name", adapter.name);
-    fields.read("url", adapter.url);
-    fields.read("weight", adapter.weight);
-    fields.read("sha256", adapter.sha256);
-    if (adapter.name.empty() == adapter.url.empty()) {
-      fields.wrong("name", "or url is wanted, one of the two");
-    } else if (!adapter.url.empty()) {
-      const auto reachable = delivery::check_webhook_url(adapter.url, context_.network);
-      if (!reachable.ok()) fields.wrong("url", plain(reachable.error()));
-    } else {
-      check_adapter(fields, adapter.name, model);
-    }
-    if (!(std::abs(adapter.weight) <= kLargestWeight)) {
-      fields.wrong("weight", fmt::format("must be between {} and {}, got {}", -kLargestWeight,
-                                         kLargestWeight, adapter.weight));
-    }
-    const bool hash =
-        adapter.sha256.size() == 64 &&
-        adapter.sha256.find_first_not_of("0123456789abcdefABCDEF") == std::string::npos;
-    if (!adapter.sha256.empty() && !hash) {
-      fields.wrong("sha256", "must be 64 hexadecimal digits");
-    }
-    std::transform(adapter.sha256.begin(), adapter.sha256.end(), adapter.sha256.begin(),
-                   [](char c) { return c >= 'A' && c <= 'F' ? static_cast<char>(c + 32) : c; });
-    fields.finish();
-    return adapter;
-  }
-
-  void check_adapter(Fields& fields, const std::string& name, const ModelCard* model) {
-    const contract::AdapterCard* card = context_.catalog.adapter(name);
-    if (card == nullptr) return fields.wrong("name", unknown(name, context_.catalog.adapters));
-    if (!card->problem.empty()) {
-      return fields.wrong("name", fmt::format("'{}' cannot be used: {}", name, card->problem));
-    }
-    const bool fits = model == nullptr || card->family.empty() || card->family == model->family;
-    if (!fits) {
-      fields.wrong("name", fmt::format("'{}' is for models of the family {}, and {} is of {}", name,
-                                       card->family, model->name, model->family));
+      request.adapters.push_back(
+          contract::read_adapter(fields, context_.catalog, model, [&](std::string_view url) {
+            return delivery::check_webhook_url(url, context_.network);
+          }));
     }
   }
 
@@ -226,7 +160,7 @@ class BodyReader {
       output.quality = static_cast<int>(quality);
     }
     if (const auto known = delivery::retention_from_name(output.retention); !known.ok()) {
-      fields.wrong("retention", plain(known.error()));
+      fields.wrong("retention", contract::field_message(known.error()));
     }
     if (const json* sides = fields.array("thumbnails", kMostThumbnails)) {
       read_thumbnails(fields, *sides, output.thumbnails);
@@ -255,11 +189,11 @@ class BodyReader {
       fields.wrong("url", "is wanted");
     } else if (const auto fits = delivery::check_webhook_url(webhook.url, context_.network);
                !fits) {
-      fields.wrong("url", plain(fits.error()));
+      fields.wrong("url", contract::field_message(fits.error()));
     }
     if (!webhook.secret.empty()) {
       const auto secret = delivery::WebhookSecret::parse(webhook.secret);
-      if (!secret.ok()) fields.wrong("secret", plain(secret.error()));
+      if (!secret.ok()) fields.wrong("secret", contract::field_message(secret.error()));
     }
     fields.read("events", webhook.events, contract::webhook_events());
     fields.finish();
@@ -284,27 +218,13 @@ class BodyReader {
   // Fills in what the client left to the model.
   void check_limits(GenerationBody& made, const ModelCard& model) {
     GenerationRequest& picture = made.request.picture;
-    const auto valid = contract::validate(picture, model.limits, context_.random_seed);
-    for (const contract::FieldError& wrong : valid.errors)
-      fields_.wrong(wrong.field, wrong.message);
-    if (!valid.ok()) return;
-    picture.width = valid.request->width();
-    picture.height = valid.request->height();
-    picture.steps = valid.request->steps();
-    picture.guidance_scale = valid.request->guidance_scale();
-    picture.seed = static_cast<std::int64_t>(valid.request->seed());
-    made.job_class = contract::job_class(model.name, *valid.request);
-    made.work = contract::job_work(*valid.request);
-    check_prompt(made.request, *valid.request);
-    const double pixels = static_cast<double>(*picture.width) *
-                          static_cast<double>(*picture.height) *
-                          static_cast<double>(picture.num_images);
-    if (pixels > static_cast<double>(context_.limits.most_pixels)) {
-      fields_.wrong(
-          "num_images",
-          fmt::format("of {} x {} pixels are {} together; at most {} are allowed", *picture.width,
-                      *picture.height, pixels, context_.limits.most_pixels));
-    }
+    const auto valid = contract::complete(
+        fields_, picture, model,
+        {.most_pixels = context_.limits.most_pixels, .random_seed = context_.random_seed});
+    if (!valid) return;
+    made.job_class = contract::job_class(model.name, *valid);
+    made.work = contract::job_work(*valid);
+    check_prompt(made.request, *valid);
   }
 
   // Adapters that the prompt names count as those of the list do.
@@ -312,7 +232,7 @@ class BodyReader {
     prompt::PromptPair pair{valid.prompt(), valid.negative_prompt()};
     if (valid.extract_negative()) pair = prompt::extract_negative(pair.prompt, pair.negative);
     const auto parsed = prompt::parse(pair.prompt, {.syntax = valid.prompt_options().syntax});
-    if (!parsed.ok()) return fields_.wrong("prompt", plain(parsed.error()));
+    if (!parsed.ok()) return fields_.wrong("prompt", contract::field_message(parsed.error()));
     const std::size_t named = parsed->loras.size(), listed = request.adapters.size();
     if (named > 0 && named + listed > context_.catalog.most_adapters) {
       fields_.wrong("prompt", fmt::format("names {} adapters, and the request {} beside it; at "

@@ -18,6 +18,7 @@
 
 #include "base/error.h"
 #include "contract/job.h"
+#include "contract/validate.h"
 #include "platform/accounts/account.h"
 
 namespace limner::gateway::http {
@@ -35,10 +36,7 @@ struct Caller {
 
 // Errors leave a handler as this exception or as a Result's Error that the handler throws with
 // Failure; the error-shape middleware makes RFC 9457 of both. `fields` are all wrong ones at once.
-struct FieldProblem {
-  std::string field;
-  std::string message;
-};
+using FieldProblem = contract::FieldError;
 
 struct Problem {
   beast_http::status status = beast_http::status::internal_server_error;

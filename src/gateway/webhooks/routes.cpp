@@ -8,8 +8,8 @@
 
 #include "base/quote.h"
 #include "contract/job_request.h"
+#include "contract/json_fields.h"
 #include "gateway/api_v1/answers.h"
-#include "gateway/api_v1/fields.h"
 #include "gateway/api_v1/generation_object.h"
 
 namespace limner::gateway::webhooks {
@@ -82,7 +82,7 @@ delivery::AccountEndpoint endpoint_of(const http::Request& request,
                                       const platform::http::NetworkRules& network) {
   const json body = api_v1::parse_object(request.body, kLargestBody);
   std::vector<http::FieldProblem> problems;
-  api_v1::Fields fields(body, "", problems);
+  contract::Fields fields(body, "", problems);
   delivery::AccountEndpoint endpoint;
   fields.read("url", endpoint.url);
   if (endpoint.url.empty()) {

@@ -1,21 +1,29 @@
-#include "gateway/api_v1/fields.h"
+#include "contract/json_fields.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <limits>
 
-#include "base/json.h"
 #include "base/quote.h"
 #include "base/suggest.h"
 
-namespace limner::gateway::api_v1 {
+namespace limner::contract {
 namespace {
 
-using http::ProblemFailure;
 using nlohmann::json;
 
-std::string_view kind_of(const json& value) {
+bool fits_integer(const json& value) {
+  if (!value.is_number_integer()) return false;
+  return !value.is_number_unsigned() ||
+         value.get<std::uint64_t>() <=
+             static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+}
+
+}  // namespace
+
+std::string_view json_kind(const json& value) {
   switch (value.type()) {
     case json::value_t::object:
       return "an object";
@@ -32,19 +40,25 @@ std::string_view kind_of(const json& value) {
   }
 }
 
-bool fits_integer(const json& value) {
-  if (!value.is_number_integer()) return false;
-  return !value.is_number_unsigned() ||
-         value.get<std::uint64_t>() <=
-             static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+void Fields::also_known_as(const char* name, const char* other) {
+  others_[name] = other;
 }
 
-}  // namespace
-
-const json* Fields::take(const char* name) {
+const json* Fields::find(const char* name) {
   known_.emplace_back(name);
   const auto found = object_.find(name);
   return found == object_.end() || found->is_null() ? nullptr : &*found;
+}
+
+const json* Fields::take(const char* name) {
+  const json* value = find(name);
+  const auto other = others_.find(name);
+  if (other == others_.end()) return value;
+  const json* second = find(other->second);
+  if (value != nullptr && second != nullptr) {
+    wrong(other->second, fmt::format("and {} are one setting; leave one of them out", name));
+  }
+  return value != nullptr ? value : second;
 }
 
 bool Fields::has(std::string_view name) const {
@@ -57,7 +71,7 @@ void Fields::wrong(std::string_view name, std::string message) {
 }
 
 void Fields::want(const char* name, std::string_view kind, const json& got) {
-  wrong(name, fmt::format("must be {}, got {}", kind, kind_of(got)));
+  wrong(name, fmt::format("must be {}, got {}", kind, json_kind(got)));
 }
 
 void Fields::read(const char* name, std::string& text) {
@@ -142,28 +156,4 @@ void Fields::finish() {
   }
 }
 
-json parse_object(std::string_view body, std::size_t most_bytes) {
-  using http::beast_http::status;
-  if (body.size() > most_bytes) {
-    throw ProblemFailure({.status = status::payload_too_large,
-                          .code = "body_too_large",
-                          .detail = fmt::format("The body must be at most {} bytes, got {}.",
-                                                most_bytes, body.size())});
-  }
-  auto parsed = parse_json(body, {.bytes = most_bytes, .depth = 32, .values = 20'000});
-  if (!parsed.ok()) {
-    throw ProblemFailure(
-        {.status = status::bad_request,
-         .code = "invalid_json",
-         .detail = fmt::format("The body cannot be read: {}.", parsed.error().message)});
-  }
-  if (!parsed->is_object()) {
-    throw ProblemFailure(
-        {.status = status::bad_request,
-         .code = "invalid_json",
-         .detail = fmt::format("The body must be a JSON object, got {}.", kind_of(*parsed))});
-  }
-  return std::move(*parsed);
-}
-
-}  // namespace limner::gateway::api_v1
+}  // namespace limner::contract

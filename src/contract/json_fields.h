@@ -3,24 +3,28 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "gateway/http/message.h"
+#include "contract/validate.h"
 
-namespace limner::gateway::api_v1 {
+namespace limner::contract {
 
 // Members that are null count as absent. A member of the wrong kind is noted and leaves the
 // variable as it was; one that was never asked for is noted by finish().
 class Fields {
  public:
   // `path` is put before the names in messages: "output." or "loras[0].".
-  Fields(const nlohmann::json& object, std::string path, std::vector<http::FieldProblem>& problems)
+  Fields(const nlohmann::json& object, std::string path, std::vector<FieldError>& problems)
       : object_(object), path_(std::move(path)), problems_(problems) {}
 
+  // `other` is a second name of the member, which clients of other services know; both at once are
+  // wrong. To be said before the member is taken.
+  void also_known_as(const char* name, const char* other);
   const nlohmann::json* take(const char* name);  // nullptr: absent
   void read(const char* name, std::string& text);
   void read(const char* name, bool& yes);
@@ -40,18 +44,19 @@ class Fields {
   void finish();
 
  private:
+  const nlohmann::json* find(const char* name);
   void want(const char* name, std::string_view kind, const nlohmann::json& got);
   template <typename Number, typename Variable>
   void read_number(const char* name, std::string_view kind, Variable& variable);
 
   const nlohmann::json& object_;
   const std::string path_;
-  std::vector<http::FieldProblem>& problems_;
+  std::vector<FieldError>& problems_;
   std::vector<std::string> known_;
+  std::map<std::string, const char*, std::less<>> others_;  // second names
 };
 
-// A body of at most `most_bytes`, strictly: no duplicate keys, no comments, 32 levels at most, an
-// object at the top. Throws ProblemFailure: 400, or 413.
-nlohmann::json parse_object(std::string_view body, std::size_t most_bytes);
+// "an array", "true", "a number": what came in place of what was wanted.
+std::string_view json_kind(const nlohmann::json& value);
 
-}  // namespace limner::gateway::api_v1
+}  // namespace limner::contract
