@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "base/human_bytes.h"
 
 namespace limner::cli {
 
@@ -68,6 +69,5 @@ class ProgressBar {
 
 // "3.2 s", "1:05 min", "2:03:09 h"
 std::string human_duration(double seconds);
-std::string human_bytes(std::uint64_t bytes);  // "14.2 MiB"
 
 }  // namespace limner::cli

@@ -10,14 +10,10 @@
 #include <mutex>
 #include <utility>
 
+#include "base/human_bytes.h"
+
 namespace limner::worker {
 namespace {
-
-std::string human_bytes(std::uint64_t bytes) {
-  constexpr double kMiB = 1024.0 * 1024.0;
-  const double mib = static_cast<double>(bytes) / kMiB;
-  return mib < 1024 ? fmt::format("{:.0f} MiB", mib) : fmt::format("{:.1f} GiB", mib / 1024);
-}
 
 Error stopped() {
   return Error{ErrorCode::kCancelled, "[models] stopped while waiting for memory"};
