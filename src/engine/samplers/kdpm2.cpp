@@ -1,5 +1,6 @@
 // KDPM2: second-order steps through the geometric middle of two sigmas (Karras et al. 2022,
-// algorithm 2 with the midpoint of k-diffusion's DPM2).
+// algorithm 2 with the midpoint of k-diffusion's DPM2). The ancestral kind steps further down than
+// asked, and adds fresh noise back up.
 #include <ATen/ATen.h>
 
 #include <cmath>
@@ -15,7 +16,8 @@ namespace {
 // History: between the two calls of a step, tensors holds the sample the step began with.
 class Kdpm2 final : public Sampler {
  public:
-  Kdpm2(const Settings& settings, const SamplerRequest& request) : settings_(settings) {
+  Kdpm2(const Settings& settings, const SamplerRequest& request, bool ancestral)
+      : settings_(settings), ancestral_(ancestral) {
     const NoiseSchedule noise = make_noise_schedule(settings, /*finite_sigmas=*/false);
     ExplodingSchedule schedule = exploding_schedule(settings, noise, request.steps);
     if (settings.curve == Curve::kKarras) {
@@ -44,7 +46,8 @@ class Kdpm2 final : public Sampler {
   }
 
  protected:
-  at::Tensor advance(const at::Tensor& model_output, const at::Tensor& sample, Noise&) override {
+  at::Tensor advance(const at::Tensor& model_output, const at::Tensor& sample,
+                     Noise& noise) override {
     const std::size_t i = history_.position / 2;
     const double sigma = sigma_of_call();
     const at::Tensor clean = clean_of_exploding(settings_.prediction, model_output, sample, sigma);
@@ -55,12 +58,20 @@ class Kdpm2 final : public Sampler {
     }
     const at::Tensor start = history_.tensors.front();
     history_.tensors.clear();
-    return start + derivative * (steps_[i + 1] - steps_[i]);
+    const auto [up, down] = step_from(i);
+    const at::Tensor next = start + derivative * (down - steps_[i]);
+    if (!ancestral_) return next;
+    return next + noise.normal(sample.sizes()).to(sample.device()) * up;
   }
 
  private:
-  // Geometric mean of sigmas i and i + 1.
-  double middle(std::size_t i) const { return float_of(std::sqrt(steps_[i] * steps_[i + 1])); }
+  AncestralStep step_from(std::size_t i) const {
+    if (ancestral_) return ancestral_step(steps_[i], steps_[i + 1]);
+    return {.up = 0.0, .down = steps_[i + 1]};
+  }
+
+  // Geometric mean of sigma i and of where its step goes down to.
+  double middle(std::size_t i) const { return float_of(std::sqrt(steps_[i] * step_from(i).down)); }
 
   double sigma_of_call() const {
     const std::size_t i = history_.position / 2;
@@ -68,13 +79,18 @@ class Kdpm2 final : public Sampler {
   }
 
   const Settings settings_;
+  const bool ancestral_;
   std::vector<double> steps_;  // one sigma per step and the final 0
 };
 
 }  // namespace
 
 SamplerPtr make_kdpm2(const Settings& settings, const SamplerRequest& request) {
-  return std::make_unique<Kdpm2>(settings, request);
+  return std::make_unique<Kdpm2>(settings, request, /*ancestral=*/false);
+}
+
+SamplerPtr make_kdpm2_ancestral(const Settings& settings, const SamplerRequest& request) {
+  return std::make_unique<Kdpm2>(settings, request, /*ancestral=*/true);
 }
 
 }  // namespace limner::engine::samplers
