@@ -32,10 +32,6 @@ Error error_of(const fs::path& path, const std::system_error& failed) {
       return {ErrorCode::kUnavailable, message, true};
     case ENOENT:
       return {ErrorCode::kNotFound, message};
-    case EACCES:
-    case EPERM:
-    case EROFS:
-      return {ErrorCode::kPermissionDenied, message};
     default:
       return {ErrorCode::kIo, message};
   }

@@ -3,16 +3,41 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <thread>
+#include <condition_variable>
+
+#include "platform/http/retry.h"
 
 namespace limner::delivery {
 
 using platform::http::Reply;
+using platform::http::Request;
 using std::chrono::milliseconds;
 
+namespace {
+
+// How long the server asks to be left alone; 0 when it does not say.
+milliseconds asked_wait(const Reply& reply, const platform::Clock& clock) {
+  const std::chrono::system_clock::time_point now(clock.wall());
+  const auto asked = platform::http::parse_retry_after(reply.header("retry-after"), now);
+  return asked.value_or(std::chrono::seconds(0));
+}
+
+// Throws Failure(kCancelled) when stopped.
+void sleep(milliseconds time, std::stop_token stop, const std::string& name) {
+  std::mutex mutex;
+  std::condition_variable_any never;
+  std::unique_lock lock(mutex);
+  never.wait_for(lock, stop, time, [] { return false; });
+  if (stop.stop_requested()) {
+    throw Failure(ErrorCode::kCancelled, fmt::format("[{}] the call was stopped", name));
+  }
+}
+
+}  // namespace
+
 bool status_may_pass(int status) {
-  constexpr int kStatuses[] = {408, 429, 500, 502, 503, 504};
-  return std::find(std::begin(kStatuses), std::end(kStatuses), status) != std::end(kStatuses);
+  if (status >= 500) return status != 501 && status != 505;
+  return status == 408 || status == 423 || status == 425 || status == 429;
 }
 
 ErrorCode code_of_status(int status) {
@@ -39,43 +64,54 @@ Retries::Retries(std::string name, RetryOptions options, platform::http::Exchang
       breaker_(name_, options.breaker, clock),
       random_(std::random_device{}()) {}
 
-Reply Retries::call(const std::function<platform::http::Request()>& request,
-                    const std::function<void(const Reply&)>& check) {
-  const platform::Millis end = clock_.now() + options_.deadline;
+Reply Retries::call(const std::function<Request()>& request,
+                    const std::function<void(const Reply&)>& check, const CallLimits& limits) {
+  const platform::Millis allowed = std::min(options_.deadline, limits.within);
+  const platform::Millis end = clock_.now() + allowed;
   for (int number = 1;; ++number) {
+    milliseconds wait(0);
+    std::string last;
     try {
       breaker_.enter().value_or_throw();
-      platform::http::Request next = request();
-      next.timeout = std::min<milliseconds>(options_.timeout, end - clock_.now());
-      auto reply = exchange_.send(next);
-      if (!reply || status_may_pass(reply->status)) {
-        breaker_.failed();
-      } else {
-        breaker_.succeeded();
-      }
-      Reply got = std::move(reply).value_or_throw();
-      check(got);
-      return got;
+      Request next = request();
+      next.timeout =
+          std::clamp<milliseconds>(end - clock_.now(), milliseconds(1), options_.timeout);
+      next.stop = limits.stop;
+      Reply reply = attempt(std::move(next));
+      wait = asked_wait(reply, clock_);
+      check(reply);
+      return reply;
     } catch (const Failure& failure) {
       if (!failure.error().retryable || number >= options_.attempts) throw;
+      last = failure.error().message;
     }
-    wait(number, end - clock_.now());
+    wait = std::max(wait, delay_after(number));
+    if (clock_.now() + wait >= end) {
+      throw Failure(Error{ErrorCode::kDeadlineExceeded,
+                          fmt::format("[{}] no good answer within {} ms; the last try: {}", name_,
+                                      allowed.count(), last),
+                          true});
+    }
+    sleep(wait, limits.stop, name_);
   }
 }
 
-void Retries::wait(int attempt, milliseconds left) {
+Reply Retries::attempt(Request request) {
+  auto reply = exchange_.send(request);
+  if (reply.ok() && !status_may_pass(reply->status)) {
+    breaker_.succeeded();
+  } else if (reply.ok() || reply.error().code != ErrorCode::kCancelled) {
+    breaker_.failed();
+  }
+  return std::move(reply).value_or_throw();
+}
+
+milliseconds Retries::delay_after(int attempt) {
   const auto longest = std::min<milliseconds>(
       options_.first_delay * (1LL << std::min(attempt - 1, 20)), options_.max_delay);
-  std::unique_lock lock(mutex_);
+  const std::scoped_lock lock(mutex_);
   const double share = std::uniform_real_distribution<double>(0.5, 1.0)(random_);
-  lock.unlock();
-  const milliseconds time(static_cast<std::int64_t>(static_cast<double>(longest.count()) * share));
-  if (time >= left) {
-    throw Failure(Error{
-        ErrorCode::kDeadlineExceeded,
-        fmt::format("[{}] no good answer within {} ms", name_, options_.deadline.count()), true});
-  }
-  std::this_thread::sleep_for(time);
+  return milliseconds(static_cast<std::int64_t>(static_cast<double>(longest.count()) * share));
 }
 
 }  // namespace limner::delivery

@@ -6,6 +6,7 @@
 #include <functional>
 #include <mutex>
 #include <random>
+#include <stop_token>
 #include <string>
 
 #include "platform/circuit_breaker.h"
@@ -23,7 +24,14 @@ struct RetryOptions {
   platform::BreakerOptions breaker{};
 };
 
-// A status that may be another one next time: 408, 429, 500, 502, 503, 504.
+// What one caller grants one call beside its server's options.
+struct CallLimits {
+  std::chrono::milliseconds within = std::chrono::hours(24);  // RetryOptions::deadline counts too
+  std::stop_token stop{};
+};
+
+// A status that may be another one next time: 408, 423, 425, 429, and what servers and those before
+// them say of themselves (5xx) but 501 and 505.
 bool status_may_pass(int status);
 // What a status other than 2xx means.
 ErrorCode code_of_status(int status);
@@ -37,13 +45,17 @@ class Retries {
 
   // One attempt's answer after another, until `check` takes one: it throws Failure for an answer it
   // does not want, retryable where another attempt may help. `request` is asked anew for each
-  // attempt (a signature holds its time); its timeout is set here. Waits double and are shortened
-  // by up to half at random. Throws Failure.
+  // attempt (a signature holds its time); its timeout and stop token are set here. Waits double and
+  // are shortened by up to half at random; a longer Retry-After is obeyed. Throws Failure:
+  // kDeadlineExceeded (retryable) naming the last failure when the time is up, kCancelled when
+  // stopped.
   platform::http::Reply call(const std::function<platform::http::Request()>& request,
-                             const std::function<void(const platform::http::Reply&)>& check);
+                             const std::function<void(const platform::http::Reply&)>& check,
+                             const CallLimits& limits = {});
 
  private:
-  void wait(int attempt, std::chrono::milliseconds left);
+  platform::http::Reply attempt(platform::http::Request request);
+  std::chrono::milliseconds delay_after(int attempt);
 
   const std::string name_;
   const RetryOptions options_;

@@ -4,8 +4,8 @@
 #include <time.h>
 
 #include <algorithm>
-#include <atomic>
-#include <thread>
+#include <initializer_list>
+#include <optional>
 
 #include "base/sha256.h"
 #include "delivery/crypto.h"
@@ -18,8 +18,7 @@ namespace {
 using platform::http::Reply;
 using std::chrono::milliseconds;
 
-constexpr std::uint64_t kLargestAnswer = std::uint64_t{16} << 20;  // of XML
-constexpr std::uint64_t kLargestObject = std::uint64_t{5} << 30;   // of one GET, as of one PUT
+constexpr std::uint64_t kLargestObject = std::uint64_t{5} << 30;  // of one GET, as of one PUT
 
 std::optional<Time> parse_time(const std::string& text, const char* form) {
   std::tm parts{};
@@ -38,26 +37,42 @@ Time xml_time(std::string_view xml, std::string_view name) {
   return parse_time(xml_text(xml, name), "%Y-%m-%dT%H:%M:%S").value_or(Time{});
 }
 
+bool is_one_of(std::string_view code, std::initializer_list<std::string_view> codes) {
+  return std::find(codes.begin(), codes.end(), code) != codes.end();
+}
+
+// An upload that was damaged or cut on its way; these come with a 400.
+bool damaged_on_the_way(std::string_view code) {
+  return is_one_of(code,
+                   {"XAmzContentSHA256Mismatch", "BadDigest", "IncompleteBody", "RequestTimeout"});
+}
+
+// S3 answers 403 both to who is not known and to who may not.
+ErrorCode meaning(int status, std::string_view code) {
+  const bool unknown = is_one_of(
+      code, {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"});
+  return unknown ? ErrorCode::kUnauthenticated : code_of_status(status);
+}
+
 Error error_of(const std::string& where, const Reply& reply) {
   const std::string code = xml_text(reply.text(), "Code");
   const std::string message = xml_text(reply.text(), "Message");
-  return {code_of_status(reply.status),
+  return {meaning(reply.status, code),
           fmt::format("[s3] {} answered {}{}{}{}{}", where, reply.status, code.empty() ? "" : " ",
                       code, message.empty() ? "" : ": ", message.substr(0, 200)),
-          status_may_pass(reply.status)};
+          status_may_pass(reply.status) || damaged_on_the_way(code)};
+}
+
+// Throws Failure for bytes that are not those that were put.
+void check_sum(const std::string& where, const Reply& reply) {
+  const std::string_view stored = reply.header(kSumHeader);
+  if (reply.status != 200 || stored.empty() || stored == sha256_hex(reply.body)) return;
+  throw Failure(Error{ErrorCode::kIo,
+                      fmt::format("[s3] {}: want bytes with SHA-256 {}, got others", where, stored),
+                      true});
 }
 
 }  // namespace
-
-struct S3Client::Call {
-  std::string method;
-  std::string key{};  // "": the bucket itself
-  sigv4::Pairs query{};
-  sigv4::Pairs headers{};  // besides host
-  std::span<const std::uint8_t> body{};
-  std::string payload_sha256 = std::string(sigv4::kEmptyPayload);
-  std::uint64_t max_reply = kLargestAnswer;
-};
 
 Result<std::unique_ptr<S3Client>> S3Client::make(S3Options options,
                                                  platform::http::Exchange& exchange,
@@ -126,7 +141,7 @@ Reply S3Client::perform(const Call& call) {
     }
     return next;
   };
-  return retries_.call(request, [&](const Reply& reply) {
+  const auto check = [&](const Reply& reply) {
     const std::string where = fmt::format("{} {}", call.method, url.shown());
     // Completing an upload may fail behind a 200.
     const bool hidden = call.method == "POST" && !xml_elements(reply.text(), "Error").empty();
@@ -139,17 +154,22 @@ Reply S3Client::perform(const Call& call) {
       throw Failure(ErrorCode::kIo, fmt::format("[s3] {}: the answer has more than {} bytes", where,
                                                 call.max_reply));
     }
-  });
+    if (call.method == "GET") check_sum(where, reply);
+  };
+  return retries_.call(request, check, call.limits);
 }
 
 Result<Time> S3Client::put(const std::string& key, std::string_view content_type,
-                           std::span<const std::uint8_t> bytes) {
+                           std::span<const std::uint8_t> bytes, const CallLimits& limits) {
+  const std::string sum = sha256_hex(bytes);
   try {
-    const Reply reply = perform({.method = "PUT",
-                                 .key = key,
-                                 .headers = {{"content-type", std::string(content_type)}},
-                                 .body = bytes,
-                                 .payload_sha256 = sha256_hex(bytes)});
+    const Reply reply = perform(
+        {.method = "PUT",
+         .key = key,
+         .headers = {{"content-type", std::string(content_type)}, {std::string(kSumHeader), sum}},
+         .body = bytes,
+         .payload_sha256 = sum,
+         .limits = limits});
     return http_date(reply.header("date")).value_or(Time(clock_.wall()));
   } catch (const Failure& failure) {
     return failure.error();
@@ -187,7 +207,7 @@ Result<S3Object> S3Client::head(const std::string& key) {
       throw Failure(ErrorCode::kIo, fmt::format("[s3] {} does not say how long or old {} is",
                                                 base_.authority(), key));
     }
-    return S3Object{key, std::stoull(length), *modified};
+    return S3Object{key, std::stoull(length), *modified, std::string(reply.header(kSumHeader))};
   } catch (const Failure& failure) {
     return failure.error();
   }
@@ -232,8 +252,18 @@ Result<S3Page> S3Client::list(const std::string& prefix, const std::string& afte
 
 Result<void> S3Client::check_bucket() {
   try {
-    perform({.method = "HEAD"});
+    // An answer to HEAD would not say why not.
+    perform({.method = "GET", .query = {{"list-type", "2"}, {"max-keys", "1"}}});
     return {};
+  } catch (const Failure& failure) {
+    if (failure.error().code == ErrorCode::kPermissionDenied) return {};
+    return failure.error();
+  }
+}
+
+Result<Reply> S3Client::send(const S3Call& call) {
+  try {
+    return perform(call);
   } catch (const Failure& failure) {
     return failure.error();
   }
@@ -259,79 +289,6 @@ std::string S3Client::presign_put(const std::string& key, std::chrono::seconds l
   return presign(
       {.method = "PUT", .key = key, .payload_sha256 = std::string(sigv4::kUnsignedPayload)},
       lifetime);
-}
-
-std::string S3Client::upload_parts(const std::string& key, const std::string& id,
-                                   std::uint64_t total, const ReadPart& read,
-                                   const MultipartOptions& options) {
-  const std::uint64_t count = (total + options.part_bytes - 1) / options.part_bytes;
-  std::vector<std::string> tags(count);
-  std::atomic<std::uint64_t> next = 0;
-  std::mutex mutex;
-  std::optional<Error> first_error;  // by mutex
-  const auto work = [&] {
-    for (std::uint64_t i = next++; i < count; i = next++) {
-      try {
-        const std::uint64_t offset = i * options.part_bytes;
-        const auto bytes =
-            read(offset, std::min(options.part_bytes, total - offset)).value_or_throw();
-        const Reply reply =
-            perform({.method = "PUT",
-                     .key = key,
-                     .query = {{"partNumber", std::to_string(i + 1)}, {"uploadId", id}},
-                     .body = bytes,
-                     .payload_sha256 = sha256_hex(bytes)});
-        tags[i] = reply.header("etag");
-      } catch (const Failure& failure) {
-        next = count;  // the others stop, too
-        const std::scoped_lock lock(mutex);
-        if (!first_error) first_error = failure.error();
-      }
-    }
-  };
-  {
-    std::vector<std::jthread> threads;
-    for (int i = 1; i < std::min<std::int64_t>(options.parallel, static_cast<std::int64_t>(count));
-         ++i) {
-      threads.emplace_back(work);
-    }
-    work();
-  }
-  if (first_error) throw Failure(*first_error);
-  std::string body = "<CompleteMultipartUpload>";
-  for (std::uint64_t i = 0; i < count; ++i) {
-    body += fmt::format("<Part><PartNumber>{}</PartNumber><ETag>{}</ETag></Part>", i + 1, tags[i]);
-  }
-  return body + "</CompleteMultipartUpload>";
-}
-
-Result<void> S3Client::put_in_parts(const std::string& key, std::string_view content_type,
-                                    std::uint64_t total, const ReadPart& read,
-                                    const MultipartOptions& options) {
-  std::optional<S3Upload> upload;
-  try {
-    const Reply created = perform({.method = "POST",
-                                   .key = key,
-                                   .query = {{"uploads", ""}},
-                                   .headers = {{"content-type", std::string(content_type)}}});
-    upload = S3Upload{key, xml_text(created.text(), "UploadId")};
-    if (upload->id.empty()) {
-      throw Failure(ErrorCode::kIo,
-                    fmt::format("[s3] {} began no upload of {}", base_.authority(), key));
-    }
-    const std::string body = upload_parts(key, upload->id, total, read, options);
-    perform({.method = "POST",
-             .key = key,
-             .query = {{"uploadId", upload->id}},
-             .headers = {{"content-type", "application/xml"}},
-             .body = bytes_of(body),
-             .payload_sha256 = sha256_hex(bytes_of(body))});
-    return {};
-  } catch (const Failure& failure) {
-    // Where this fails too, the sweeper comes by later.
-    if (upload && !upload->id.empty()) static_cast<void>(abort(*upload));
-    return failure.error();
-  }
 }
 
 Result<std::vector<S3Upload>> S3Client::unfinished_uploads(const std::string& prefix) {

@@ -4,9 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
-#include <functional>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -36,21 +34,19 @@ struct S3Options {
   RetryOptions retries{};
 };
 
-// The region that AWS's and DigitalOcean's host names hold; "us-east-1" for any other host.
+// The region that the host names of AWS, Backblaze, DigitalOcean and Wasabi hold; "us-east-1" for
+// any other host.
 std::string s3_region(const std::string& host);
-
-// The convention of RunPod's workers: BUCKET_ENDPOINT_URL (the bucket in it), BUCKET_ACCESS_KEY_ID
-// and BUCKET_SECRET_ACCESS_KEY; the region is read off AWS's and DigitalOcean's host names. Nothing
-// when none of the three is set. `get` is getenv with "" for what is not set. Errors:
-// kInvalidArgument naming the one that is missing or is no URL.
-Result<std::optional<S3Options>> s3_from_bucket_environment(
-    const std::function<std::string(const std::string&)>& get);
 
 struct S3Object {
   std::string key;
   std::uint64_t bytes = 0;
   Time modified{};
+  std::string sha256{};  // of its bytes, where S3Client::head() finds one beside it
 };
+
+// Beside each object that this room puts. Not every S3 keeps x-amz-checksum-sha256; all keep this.
+inline constexpr std::string_view kSumHeader = "x-amz-meta-sha256";
 
 struct S3Page {
   std::vector<S3Object> objects;
@@ -62,18 +58,21 @@ struct S3Upload {
   Time started{};
 };
 
-// Reads `length` bytes at `offset` of what is uploaded. Called from several threads at once.
-using ReadPart =
-    std::function<Result<std::vector<std::uint8_t>>(std::uint64_t offset, std::uint64_t length)>;
-
-struct MultipartOptions {
-  std::uint64_t part_bytes = std::uint64_t{16} << 20;  // 5 MiB at least, by S3's rule
-  int parallel = 4;                                    // uploads at once
+// One request of the API, for what has no call of its own in S3Client (s3_multipart.h).
+struct S3Call {
+  std::string method{};
+  std::string key{};  // "": the bucket itself
+  sigv4::Pairs query{};
+  sigv4::Pairs headers{};  // besides host
+  std::span<const std::uint8_t> body{};
+  std::string payload_sha256 = std::string(sigv4::kEmptyPayload);  // of `body`
+  std::uint64_t max_reply = std::uint64_t{16} << 20;               // bytes; of an XML as it stands
+  CallLimits limits{};
 };
 
 // Safe to call from many threads; every call blocks. Calls that fail in a way that may pass (no
-// connection, 408, 429, 500, 502, 503, 504, an answer cut short) are made again after a wait that
-// doubles and is shortened by up to half at random. Errors: as ArtifactStore's calls.
+// connection, status_may_pass, an answer cut short, bytes changed on the way) are made again as
+// Retries does. Errors: as ArtifactStore's calls.
 class S3Client {
  public:
   // Errors: kInvalidArgument (an endpoint that is no URL, no key). `exchange` and `clock` must
@@ -82,21 +81,22 @@ class S3Client {
                                                 platform::http::Exchange& exchange,
                                                 const platform::Clock& clock);
 
-  // The server checks the bytes' SHA-256 before it keeps them. The time is the server's.
+  // The server checks the bytes' SHA-256 before it keeps them, and keeps it beside them
+  // (x-amz-meta-sha256). The time is the server's.
   Result<Time> put(const std::string& key, std::string_view content_type,
-                   std::span<const std::uint8_t> bytes);
-  // In parts, several at once; a failed upload is taken back. `total` > 0.
-  Result<void> put_in_parts(const std::string& key, std::string_view content_type,
-                            std::uint64_t total, const ReadPart& read,
-                            const MultipartOptions& options = {});
+                   std::span<const std::uint8_t> bytes, const CallLimits& limits = {});
+  // A whole object is held against the SHA-256 that lies beside it, where there is one.
   Result<std::vector<std::uint8_t>> get(const std::string& key, ByteRange range = {});
   Result<S3Object> head(const std::string& key);
   Result<void> remove(const std::string& key);  // well, too, when it is not there
   Result<S3Page> list(const std::string& prefix, const std::string& after, std::size_t limit);
   Result<std::vector<S3Upload>> unfinished_uploads(const std::string& prefix);
   Result<void> abort(const S3Upload& upload);
-  // That the bucket is there and these credentials open it.
+  // That the bucket is there and the server knows these credentials. A key that may only write is
+  // well.
   Result<void> check_bucket();
+  // Signed, and made again as all others are; the answer is one of 2xx.
+  Result<platform::http::Reply> send(const S3Call& call);
 
   // URLs that need no key until `lifetime` (7 days at most) is over. `download_name` as in
   // SignRequest. The PUT takes any bytes.
@@ -105,7 +105,7 @@ class S3Client {
   std::string presign_put(const std::string& key, std::chrono::seconds lifetime) const;
 
  private:
-  struct Call;
+  using Call = S3Call;
   S3Client(S3Options options, platform::http::Exchange& exchange, const platform::Clock& clock);
   platform::http::Url url_of(const Call& call) const;
   std::string presign(const Call& call, std::chrono::seconds lifetime) const;
@@ -113,8 +113,6 @@ class S3Client {
   sigv4::Request signing_request(const Call& call) const;
   // Throws Failure.
   platform::http::Reply perform(const Call& call);
-  std::string upload_parts(const std::string& key, const std::string& id, std::uint64_t total,
-                           const ReadPart& read, const MultipartOptions& options);
 
   const S3Options options_;
   const platform::Clock& clock_;

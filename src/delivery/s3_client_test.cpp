@@ -3,8 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <map>
-
+#include "delivery/store_settings.h"
 #include "delivery/xml.h"
 
 namespace limner::delivery {
@@ -78,15 +77,12 @@ TEST_F(S3Requests, ARangeThatIsAnsweredWithTheWholeObjectIsAnError) {
 }
 
 TEST_F(S3Requests, AFailureBehindA200IsSeen) {
-  const std::string body =
-      "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
-      "<Error><Code>InternalError</Code></Error>";
+  const std::string body = "<Error><Code>InternalError</Code></Error>";
   exchange_.reply.body.assign(body.begin(), body.end());
-  const auto stored = client()->put_in_parts("a", "image/png", 1, [](auto, auto) {
-    return Result<std::vector<std::uint8_t>>(std::vector<std::uint8_t>(1));
-  });
-  ASSERT_FALSE(stored.ok());
-  EXPECT_TRUE(stored.error().retryable);
+  const auto completed =
+      client()->send({.method = "POST", .key = "a", .query = {{"uploadId", "u"}}});
+  ASSERT_FALSE(completed.ok());
+  EXPECT_TRUE(completed.error().retryable);
   EXPECT_EQ(exchange_.requests.size(), 4u);
 }
 
@@ -98,40 +94,50 @@ TEST_F(S3Requests, OptionsThatCannotWorkAreRefused) {
   EXPECT_EQ(S3Client::make(options_, exchange_, clock_).error().code, ErrorCode::kInvalidArgument);
 }
 
-Result<std::optional<S3Options>> from(std::map<std::string, std::string> variables) {
-  return s3_from_bucket_environment([&](const std::string& name) { return variables[name]; });
+platform::DeliveryConfig bucket(const std::string& endpoint) {
+  platform::DeliveryConfig config;
+  config.endpoint = endpoint;
+  config.access_key_id.value = "id";
+  config.secret_access_key.value = "secret";
+  return config;
 }
 
-TEST(BucketEnvironment, IsAllOrNothing) {
-  EXPECT_FALSE(from({})->has_value());
-  const auto missing = from({{"BUCKET_ENDPOINT_URL", "https://a.example.com"}});
+TEST(StoreSettings, TheThreeOfABucketBelongTogether) {
+  platform::DeliveryConfig config;
+  EXPECT_FALSE(names_s3(config));
+  config.endpoint = "https://a.example.com";
+  EXPECT_TRUE(names_s3(config));
+  const auto missing = s3_options(config);
   ASSERT_FALSE(missing.ok());
-  EXPECT_NE(
-      missing.error().message.find("BUCKET_ACCESS_KEY_ID and BUCKET_SECRET_ACCESS_KEY are not"),
-      std::string::npos)
+  EXPECT_NE(missing.error().message.find("missing: delivery.access_key_id (BUCKET_ACCESS_KEY_ID) "
+                                         "and delivery.secret_access_key"),
+            std::string::npos)
       << missing.error().message;
-  EXPECT_FALSE(from({{"BUCKET_ENDPOINT_URL", "a.example.com"},
-                     {"BUCKET_ACCESS_KEY_ID", "id"},
-                     {"BUCKET_SECRET_ACCESS_KEY", "secret"}})
-                   .ok());
+  EXPECT_FALSE(s3_options(bucket("a.example.com")).ok());
 }
 
-TEST(BucketEnvironment, TheRegionIsReadOffKnownHosts) {
+TEST(StoreSettings, TheRegionIsReadOffKnownHosts) {
   const std::pair<const char*, const char*> cases[] = {
       {"https://pictures.s3.eu-central-1.amazonaws.com", "eu-central-1"},
       {"https://s3.us-west-2.amazonaws.com/pictures", "us-west-2"},
+      {"https://s3.dualstack.eu-west-1.amazonaws.com/pictures", "eu-west-1"},
+      {"https://pictures.s3-ap-southeast-2.amazonaws.com", "ap-southeast-2"},
+      {"https://s3.cn-north-1.amazonaws.com.cn/pictures", "cn-north-1"},
       {"https://pictures.s3.amazonaws.com", "us-east-1"},
+      {"https://pictures.s3.us-west-004.backblazeb2.com", "us-west-004"},
+      {"https://s3.eu-central-2.wasabisys.com/pictures", "eu-central-2"},
       {"https://pictures.nyc3.digitaloceanspaces.com", "nyc3"},
       {"https://id.r2.cloudflarestorage.com/pictures", "us-east-1"}};
   for (const auto& [endpoint, region] : cases) {
-    const auto options = from({{"BUCKET_ENDPOINT_URL", endpoint},
-                               {"BUCKET_ACCESS_KEY_ID", "id"},
-                               {"BUCKET_SECRET_ACCESS_KEY", "secret"}});
-    ASSERT_TRUE(options.ok() && options->has_value()) << endpoint;
-    EXPECT_EQ((*options)->region, region) << endpoint;
-    EXPECT_EQ((*options)->endpoint, endpoint);
-    EXPECT_EQ((*options)->bucket, "");
+    const auto options = s3_options(bucket(endpoint));
+    ASSERT_TRUE(options.ok()) << endpoint;
+    EXPECT_EQ(options->region, region) << endpoint;
+    EXPECT_EQ(options->endpoint, endpoint);
+    EXPECT_EQ(options->bucket, "");
   }
+  platform::DeliveryConfig given = bucket("https://s3.us-west-2.amazonaws.com");
+  given.region = "elsewhere";
+  EXPECT_EQ(s3_options(given)->region, "elsewhere");
 }
 
 TEST(Xml, ElementsAndTheirTextWithEntities) {

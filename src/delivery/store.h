@@ -57,8 +57,8 @@ struct SignRequest {
 // Safe to call from many threads; every call blocks until it is done or its store's deadline has
 // passed. Errors of all calls: kInvalidArgument (a name that cannot be one), kNotFound,
 // kUnavailable and kDeadlineExceeded with `retryable` (a full disk, a store that does not answer:
-// trying later may help, and nothing is left behind), kPermissionDenied, kIo (failing disk, bytes
-// that are not what their name says).
+// trying later may help, and nothing is left behind), kIo (failing disk, a bucket that refuses this
+// service's key, bytes that are not what their name says).
 class ArtifactStore {
  public:
   virtual ~ArtifactStore() = default;
@@ -81,5 +81,9 @@ class ArtifactStore {
   // Removes what interrupted puts before `started_before` left. How many.
   virtual Result<std::size_t> remove_leftovers(Time started_before) = 0;
 };
+
+// What a bucket's refusal of this service's own key is to who asked the service: kIo, not a matter
+// of who he is.
+Error for_callers(Error error);
 
 }  // namespace limner::delivery

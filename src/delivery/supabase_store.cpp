@@ -1,271 +1,60 @@
 #include "delivery/supabase_store.h"
 
-#include <fmt/format.h>
-#include <time.h>
-
-#include <algorithm>
-#include <nlohmann/json.hpp>
-#include <optional>
-
 #include "delivery/crypto.h"
-#include "delivery/percent.h"
 
 namespace limner::delivery {
-namespace {
-
-using nlohmann::json;
-using platform::http::Reply;
-
-constexpr std::uint64_t kLargestAnswer = std::uint64_t{16} << 20;
-constexpr std::uint64_t kLargestObject = std::uint64_t{1} << 30;
-
-std::optional<Time> parse_time(const std::string& text, const char* form) {
-  std::tm parts{};
-  if (!strptime(text.c_str(), form, &parts)) return std::nullopt;
-  return std::chrono::system_clock::from_time_t(timegm(&parts));
-}
-
-[[noreturn]] void fail_reading(std::string_view what) {
-  throw Failure(ErrorCode::kIo, fmt::format("[supabase] want {} in the answer, got none", what));
-}
-
-json parsed(const Reply& reply) {
-  json answer = json::parse(reply.text(), nullptr, false);
-  if (answer.is_discarded()) fail_reading("JSON");
-  return answer;
-}
-
-std::string text_in(const json& object, const char* name) {
-  const auto field = object.is_object() ? object.find(name) : object.end();
-  return field != object.end() && field->is_string() ? field->get<std::string>() : "";
-}
-
-// Supabase answers 400 to most failures and says in the body what it means.
-int meant_status(const Reply& reply) {
-  const json answer = json::parse(reply.text(), nullptr, false);
-  const std::string code = text_in(answer, "statusCode");
-  if (code.size() == 3 && code.find_first_not_of("0123456789") == std::string::npos) {
-    return std::stoi(code);
-  }
-  return reply.status;
-}
-
-}  // namespace
-
-struct SupabaseStore::Call {
-  std::string method;
-  std::string path;  // behind the base, encoded
-  std::vector<std::string> headers{};
-  std::span<const std::uint8_t> body{};
-  std::uint64_t max_reply = kLargestAnswer;
-};
-
-Result<std::unique_ptr<SupabaseStore>> SupabaseStore::make(SupabaseOptions options,
-                                                           platform::http::Exchange& exchange,
-                                                           const platform::Clock& clock) {
-  auto url = platform::http::parse_url(options.url);
-  if (!url) {
-    return Error{ErrorCode::kInvalidArgument,
-                 fmt::format("[supabase] want a URL such as https://PROJECT.supabase.co: {}",
-                             url.error().message)};
-  }
-  if (options.service_key.empty() || options.bucket.empty() ||
-      options.bucket.find_first_of("/?# ") != std::string::npos ||
-      options.service_key.find_first_of("\r\n ") != std::string::npos) {
-    return Error{ErrorCode::kInvalidArgument,
-                 "[supabase] want a service key and the name of a bucket"};
-  }
-  while (url->target.ends_with('/')) url->target.pop_back();
-  if (!url->target.ends_with("/storage/v1")) url->target += "/storage/v1";
-  std::unique_ptr<SupabaseStore> store(new SupabaseStore(std::move(options), exchange, clock));
-  store->base_ = std::move(*url);
-  return store;
-}
-
-SupabaseStore::SupabaseStore(SupabaseOptions options, platform::http::Exchange& exchange,
-                             const platform::Clock& clock)
-    : options_(std::move(options)),
-      clock_(clock),
-      retries_("supabase", options_.retries, exchange, clock) {}
-
-std::string SupabaseStore::object(const ObjectKey& key) const {
-  return percent_encode(fmt::format("{}/{}{}", options_.bucket, options_.prefix, key.text()), "/");
-}
-
-Reply SupabaseStore::perform(const Call& call) {
-  platform::http::Url url = base_;
-  url.target += call.path;
-  const auto request = [&] {
-    platform::http::Request next{.method = call.method,
-                                 .url = url,
-                                 .headers = call.headers,
-                                 .body = call.body,
-                                 .max_reply = call.max_reply};
-    next.headers.push_back(fmt::format("Authorization: Bearer {}", options_.service_key));
-    next.headers.push_back(fmt::format("apikey: {}", options_.service_key));
-    return next;
-  };
-  return retries_.call(request, [&](const Reply& reply) {
-    if (reply.cut) {
-      throw Failure(ErrorCode::kIo, fmt::format("[supabase] {}: the answer has more than {} bytes",
-                                                url.shown(), call.max_reply));
-    }
-    if (reply.status >= 200 && reply.status < 300) return;
-    const int status = meant_status(reply);
-    throw Failure(Error{
-        code_of_status(status),
-        fmt::format("[supabase] {} {} answered {} {}", call.method, url.shown(), status,
-                    text_in(json::parse(reply.text(), nullptr, false), "message").substr(0, 200)),
-        status_may_pass(status)});
-  });
-}
-
-Result<void> SupabaseStore::check_bucket() {
-  try {
-    perform({.method = "GET", .path = "/bucket/" + percent_encode(options_.bucket)});
-    return {};
-  } catch (const Failure& failure) {
-    return failure.error();
-  }
-}
 
 Result<StoredObject> SupabaseStore::put(const Place& place, std::span<const std::uint8_t> bytes) {
   if (const auto checked = check_account(place.account); !checked) return checked.error();
   if (const auto checked = check_extension(place.extension); !checked) return checked.error();
   const ObjectKey key{place.retention, place.account, sha256_hex(bytes), place.extension};
-  try {
-    perform({.method = "POST",
-             .path = "/object/" + object(key),
-             .headers = {fmt::format("Content-Type: {}", content_type(key.extension)),
-                         "x-upsert: true"},
-             .body = bytes});
-    return StoredObject{key, bytes.size(), Time(clock_.wall())};
-  } catch (const Failure& failure) {
-    return failure.error();
-  }
+  const auto stored = client_.put(name_of(key), content_type(key.extension), bytes);
+  if (!stored) return for_callers(stored.error());
+  return StoredObject{key, bytes.size(), *stored};
 }
 
 Result<std::vector<std::uint8_t>> SupabaseStore::get(const ObjectKey& key, ByteRange range) {
-  try {
-    Call call{.method = "GET",
-              .path = "/object/authenticated/" + object(key),
-              .max_reply = kLargestObject};
-    if (!range.whole()) {
-      const bool open = range.length > kLargestObject;
-      call.headers.push_back(
-          open ? fmt::format("Range: bytes={}-", range.first)
-               : fmt::format("Range: bytes={}-{}", range.first, range.first + range.length - 1));
-    }
-    Reply reply = perform(call);
-    if (range.whole() && sha256_hex(reply.body) != key.sha256) {
-      throw Failure(ErrorCode::kIo,
-                    fmt::format("[store] the bytes of {} are not what its name says", key.text()));
-    }
-    return std::move(reply.body);
-  } catch (const Failure& failure) {
-    return failure.error();
-  }
+  auto bytes = client_.get(name_of(key), range, key.sha256);
+  if (!bytes) return for_callers(bytes.error());
+  return bytes;
 }
 
 Result<StoredObject> SupabaseStore::head(const ObjectKey& key) {
-  try {
-    const Reply reply = describe(key);
-    const std::string length(reply.header("content-length"));
-    const auto time =
-        parse_time(std::string(reply.header("last-modified")), "%a, %d %b %Y %H:%M:%S");
-    if (!time || length.empty() || length.size() > 18 ||
-        length.find_first_not_of("0123456789") != std::string::npos) {
-      fail_reading("an object's length and time");
-    }
-    return StoredObject{key, std::stoull(length), *time};
-  } catch (const Failure& failure) {
-    return failure.error();
-  }
-}
-
-Reply SupabaseStore::describe(const ObjectKey& key) {
-  const std::string path = "/object/authenticated/" + object(key);
-  try {
-    return perform({.method = "HEAD", .path = path});
-  } catch (const Failure& failure) {
-    if (failure.error().retryable) throw;
-  }
-  // An answer to HEAD has no body to say what its 400 means; that to GET does.
-  perform({.method = "GET", .path = path, .headers = {"Range: bytes=0-0"}});
-  return perform({.method = "HEAD", .path = path});
+  const auto object = client_.head(name_of(key));
+  if (!object) return for_callers(object.error());
+  return StoredObject{key, object->bytes, object->modified};
 }
 
 Result<std::string> SupabaseStore::sign(const SignRequest& request) {
-  try {
-    const std::string body = json{{"expiresIn", request.lifetime.count()}}.dump();
-    const std::string path = text_in(parsed(perform({.method = "POST",
-                                                     .path = "/object/sign/" + object(request.key),
-                                                     .headers = {"Content-Type: application/json"},
-                                                     .body = bytes_of(body)})),
-                                     "signedURL");
-    if (!path.starts_with('/')) fail_reading("a signedURL");
-    platform::http::Url url = base_;
-    url.target += path;
-    if (!request.download_name.empty()) {
-      url.target += "&download=" + percent_encode(request.download_name);
-    }
-    return url.text();
-  } catch (const Failure& failure) {
-    return failure.error();
-  }
+  auto url = client_.sign(name_of(request.key), request.lifetime, request.download_name);
+  if (!url) return for_callers(url.error());
+  return url;
 }
 
 Result<bool> SupabaseStore::remove(const ObjectKey& key, Time stored_before) {
-  const auto there = head(key);
+  const auto there = client_.head(name_of(key));
   if (!there && there.error().code == ErrorCode::kNotFound) return false;
-  if (!there) return there.error();
-  if (there->stored_at >= stored_before) return false;
-  try {
-    const std::string body = json{{"prefixes", {options_.prefix + key.text()}}}.dump();
-    const json removed = parsed(perform({.method = "DELETE",
-                                         .path = "/object/" + percent_encode(options_.bucket),
-                                         .headers = {"Content-Type: application/json"},
-                                         .body = bytes_of(body)}));
-    return removed.is_array() && !removed.empty();
-  } catch (const Failure& failure) {
-    return failure.error();
-  }
+  if (!there) return for_callers(there.error());
+  if (there->modified >= stored_before) return false;
+  const auto removed = client_.remove(name_of(key));
+  if (!removed) return for_callers(removed.error());
+  // It was there: where the answer to the removal was lost, a second one finds nothing.
+  return true;
 }
 
 Result<ListPage> SupabaseStore::list(const ListRequest& request) {
-  std::string under = fmt::format("{}{}/", options_.prefix, name(request.retention));
+  std::string under = prefix_ + std::string(name(request.retention)) + '/';
   if (!request.account.empty()) under += request.account + '/';
-  json wanted = {{"prefix", under},
-                 {"limit", std::clamp<std::size_t>(request.limit, 1, 1000)},
-                 {"with_delimiter", false},
-                 {"sortBy", {{"column", "name"}, {"order", "asc"}}}};
-  if (!request.after.empty()) wanted["cursor"] = request.after;
-  try {
-    const std::string body = wanted.dump();
-    const json answer =
-        parsed(perform({.method = "POST",
-                        .path = "/object/list-v2/" + percent_encode(options_.bucket),
-                        .headers = {"Content-Type: application/json"},
-                        .body = bytes_of(body)}));
-    if (!answer.contains("objects") || !answer["objects"].is_array()) fail_reading("objects");
-    ListPage page;
-    for (const json& object : answer["objects"]) {
-      const std::string full = text_in(object, "name");
-      const auto key = parse_object_key(
-          full.starts_with(options_.prefix) ? full.substr(options_.prefix.size()) : "");
-      const auto time = parse_time(text_in(object, "updated_at"), "%Y-%m-%dT%H:%M:%S");
-      if (!key || !time || *time >= request.stored_before) continue;
-      const json metadata = object.value("metadata", json::object());
-      page.objects.push_back(
-          {*key, metadata.is_object() ? metadata.value("size", std::uint64_t{0}) : 0, *time});
-    }
-    page.next = text_in(answer, "nextCursor");
-    return page;
-  } catch (const Failure& failure) {
-    return failure.error();
-  } catch (const json::exception&) {
-    return Error{ErrorCode::kIo, "[supabase] a listed object is not as the API describes it"};
+  auto listed = client_.list(under, request.after, request.limit);
+  if (!listed) return for_callers(listed.error());
+  ListPage page;
+  for (const SupabaseObject& object : listed->objects) {
+    const auto key = parse_object_key(std::string_view(object.key).substr(prefix_.size()));
+    if (!key || object.modified >= request.stored_before) continue;
+    page.objects.push_back({*key, object.bytes, object.modified});
   }
+  page.next = std::move(listed->next);
+  return page;
 }
 
 }  // namespace limner::delivery

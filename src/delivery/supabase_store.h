@@ -1,36 +1,20 @@
-// SupabaseStore: objects in a bucket of Supabase Storage, by its REST API (the routes of
-// github.com/supabase/storage).
+// SupabaseStore: objects in a bucket of Supabase Storage.
 #pragma once
 
 #include <string>
 
-#include "delivery/retries.h"
 #include "delivery/store.h"
-#include "platform/clock.h"
-#include "platform/http/exchange.h"
+#include "delivery/supabase_client.h"
 
 namespace limner::delivery {
 
-struct SupabaseOptions {
-  std::string url{};          // "https://PROJECT.supabase.co", or a storage server's own address
-  std::string service_key{};  // sent as Authorization and apikey; in no message
-  std::string bucket{};
-  std::string prefix{};  // before every object's key: "" or ends with '/'
-  RetryOptions retries{};
-};
-
-// Safe to call from many threads; calls are made again as S3Client's. Removing by age looks at the
-// age and then removes, as S3Store does. Uploads are whole, so nothing is ever left over.
+// An object is PREFIX + its key. Removing by age looks at the age and then removes, as S3Store
+// does. Uploads are whole, so nothing is ever left over. Only an object that is there is signed.
 class SupabaseStore final : public ArtifactStore {
  public:
-  // Errors: kInvalidArgument (a URL that is none, no key, no bucket). `exchange` and `clock` must
-  // outlive the store.
-  static Result<std::unique_ptr<SupabaseStore>> make(SupabaseOptions options,
-                                                     platform::http::Exchange& exchange,
-                                                     const platform::Clock& clock);
-
-  // That the bucket is there and the key opens it.
-  Result<void> check_bucket();
+  // `prefix` is "" or ends with '/'. `client` must outlive the store.
+  SupabaseStore(SupabaseClient& client, std::string prefix)
+      : client_(client), prefix_(std::move(prefix)) {}
 
   Result<StoredObject> put(const Place& place, std::span<const std::uint8_t> bytes) override;
   Result<std::vector<std::uint8_t>> get(const ObjectKey& key, ByteRange range) override;
@@ -41,18 +25,9 @@ class SupabaseStore final : public ArtifactStore {
   Result<std::size_t> remove_leftovers(Time) override { return std::size_t{0}; }
 
  private:
-  struct Call;
-  SupabaseStore(SupabaseOptions options, platform::http::Exchange& exchange,
-                const platform::Clock& clock);
-  std::string object(const ObjectKey& key) const;  // BUCKET/PREFIX/KEY, encoded
-  // Throw Failure.
-  platform::http::Reply perform(const Call& call);
-  platform::http::Reply describe(const ObjectKey& key);
-
-  const SupabaseOptions options_;
-  const platform::Clock& clock_;
-  platform::http::Url base_;  // its target is the path before /object and /bucket
-  Retries retries_;
+  std::string name_of(const ObjectKey& key) const { return prefix_ + key.text(); }
+  SupabaseClient& client_;
+  const std::string prefix_;
 };
 
 }  // namespace limner::delivery

@@ -58,12 +58,14 @@ Result<SweepReport> sweep(ArtifactStore& store, const Lifetimes& lifetimes, Time
   return report;
 }
 
-Result<std::uint64_t> remove_account(ArtifactStore& store, const std::string& account) {
+Result<std::uint64_t> remove_account(ArtifactStore& store, const std::string& account,
+                                     Time stored_before) {
   if (const auto checked = check_account(account); !checked) return checked.error();
   SweepReport report;
   for (const Retention retention : kClasses) {
-    const auto done =
-        remove_listed(store, {.retention = retention, .account = account}, report, {});
+    const auto done = remove_listed(
+        store, {.retention = retention, .account = account, .stored_before = stored_before}, report,
+        {});
     if (!done) return done.error();
   }
   return report.objects;

@@ -30,7 +30,8 @@ struct SweepReport {
 Result<SweepReport> sweep(ArtifactStore& store, const Lifetimes& lifetimes, Time now,
                           std::stop_token stop = {});
 
-// Removes all that an account has stored, in every class. How many objects.
-Result<std::uint64_t> remove_account(ArtifactStore& store, const std::string& account);
+// Removes all that an account has stored before a time, in every class. How many objects.
+Result<std::uint64_t> remove_account(ArtifactStore& store, const std::string& account,
+                                     Time stored_before = Time::max());
 
 }  // namespace limner::delivery

@@ -14,6 +14,9 @@ using platform::Transaction;
 // Longer than any attempt; a claim this old belongs to a sender that is gone.
 constexpr std::chrono::minutes kLongestClaim{5};
 
+// What the two clocks may part by without anybody having set one.
+constexpr std::chrono::seconds kDrift{1};
+
 WebhookSecret parsed(const std::string& text) {
   return WebhookSecret::parse(text).value_or_throw();
 }
@@ -22,7 +25,10 @@ WebhookSecret parsed(const std::string& text) {
 
 WebhookStore::WebhookStore(std::filesystem::path file, const platform::Clock& clock,
                            int per_endpoint)
-    : file_(std::move(file)), clock_(clock), per_endpoint_(per_endpoint) {}
+    : file_(std::move(file)),
+      clock_(clock),
+      per_endpoint_(per_endpoint),
+      ahead_(clock.wall() - clock.now()) {}
 
 WebhookStore::~WebhookStore() = default;
 
@@ -30,11 +36,22 @@ Time WebhookStore::now() const {
   return Time(clock_.wall());
 }
 
+// Waits are to last as long as they were meant to, also when somebody sets the wall clock, in which
+// they are written down.
+void WebhookStore::follow_clock(WebhookTables& tables) {
+  const platform::Millis ahead = clock_.wall() - clock_.now();
+  const platform::Millis jump = ahead - ahead_;
+  if (std::chrono::abs(jump) < kDrift) return;
+  tables.move_due(jump);
+  ahead_ = ahead;
+}
+
 template <typename Value, typename Work>
 Result<Value> WebhookStore::locked(std::string_view what, const Work& work) {
   const std::scoped_lock lock(mutex_);
   try {
     if (!tables_) tables_ = std::make_unique<WebhookTables>(file_);
+    follow_clock(*tables_);
     return work(*tables_);
   } catch (const soci::soci_error& error) {
     // What a failed sync left behind is known only to a connection that reads the log again.
@@ -168,22 +185,28 @@ Result<DeliveryView> WebhookStore::resend(const std::string& account, const std:
   });
 }
 
-Result<NewSecret> WebhookStore::new_secret(const std::string& account) {
+void WebhookStore::note(WebhookTables& tables, const Act& act) const {
+  if (act) platform::append_audit(tables.session(), *act, clock_.wall());
+}
+
+Result<NewSecret> WebhookStore::new_secret(const std::string& account, const Act& act) {
   return locked<NewSecret>("making a secret", [&](WebhookTables& tables) {
     NewSecret made{WebhookSecret::make(), now() + kOverlap};
     Transaction transaction(tables.session());
     tables.retire_secrets(account, made.previous_until);
     tables.insert_secret(account, made.secret.text(), now());
+    note(tables, act);
     transaction.commit();
     return made;
   });
 }
 
-Result<void> WebhookStore::set_endpoint(const std::string& account,
-                                        const AccountEndpoint& endpoint) {
+Result<void> WebhookStore::set_endpoint(const std::string& account, const AccountEndpoint& endpoint,
+                                        const Act& act) {
   const auto set = locked<bool>("setting an endpoint", [&](WebhookTables& tables) {
     Transaction transaction(tables.session());
     tables.set_account_endpoint(account, endpoint);
+    note(tables, act);
     transaction.commit();
     return true;
   });
@@ -197,10 +220,11 @@ Result<std::optional<AccountEndpoint>> WebhookStore::endpoint(const std::string&
   });
 }
 
-Result<void> WebhookStore::remove_endpoint(const std::string& account) {
+Result<void> WebhookStore::remove_endpoint(const std::string& account, const Act& act) {
   const auto removed = locked<bool>("removing an endpoint", [&](WebhookTables& tables) {
     Transaction transaction(tables.session());
     tables.remove_account_endpoint(account);
+    note(tables, act);
     transaction.commit();
     return true;
   });

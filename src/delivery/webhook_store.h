@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "delivery/webhook_sender.h"
+#include "platform/audit/audit_log.h"
 
 namespace limner::delivery {
 
@@ -88,12 +89,15 @@ class WebhookStore final : public WebhookOutbox {
   // kNotFound (the account has no such message), kUnavailable (it is being sent right now).
   Result<DeliveryView> resend(const std::string& account, const std::string& id);
 
+  // Whose act a change is, for the audit log: written in the same transaction.
+  using Act = std::optional<platform::AuditAct>;
   // A new secret for the account; the ones before it sign on until the overlap is over.
-  Result<NewSecret> new_secret(const std::string& account);
+  Result<NewSecret> new_secret(const std::string& account, const Act& act = {});
   // Sets the account's own endpoint and enables it; what is due goes where it was meant to.
-  Result<void> set_endpoint(const std::string& account, const AccountEndpoint& endpoint);
+  Result<void> set_endpoint(const std::string& account, const AccountEndpoint& endpoint,
+                            const Act& act = {});
   Result<std::optional<AccountEndpoint>> endpoint(const std::string& account);
-  Result<void> remove_endpoint(const std::string& account);
+  Result<void> remove_endpoint(const std::string& account, const Act& act = {});
 
   // Drops messages that ended before `before`, endpoints without messages and secrets that have
   // retired. How many messages.
@@ -110,6 +114,8 @@ class WebhookStore final : public WebhookOutbox {
   template <typename Value, typename Work>
   Result<Value> locked(std::string_view what, const Work& work);
   // Under mutex_.
+  void follow_clock(WebhookTables& tables);
+  void note(WebhookTables& tables, const Act& act) const;
   std::vector<std::string> busy_endpoints() const;
   std::optional<DueWebhook> next_due(WebhookTables& tables, Time now) const;
 
@@ -119,6 +125,7 @@ class WebhookStore final : public WebhookOutbox {
   std::mutex mutex_;
   std::unique_ptr<WebhookTables> tables_;  // by mutex_; empty after a failure
   std::map<std::string, Claim> claims_;    // by mutex_; of messages under way, by id
+  platform::Millis ahead_;  // by mutex_; the wall clock, of the one that never goes back
 };
 
 }  // namespace limner::delivery

@@ -112,6 +112,30 @@ TEST_F(WebhookStoreTest, AClaimOfASenderThatIsGoneEnds) {
   EXPECT_EQ(take().size(), 1u);
 }
 
+TEST_F(WebhookStoreTest, AWaitLastsAsLongWhenTheWallClockIsSet) {
+  add(message("msg_1"));
+  for (const auto jump : {-48h, 48h, -1h, 1h}) {
+    auto due = take();
+    ASSERT_EQ(due.size(), 1u);
+    due[0].delivery = resend(due[0].delivery, now());
+    answer(due[0], 503);  // 5 s
+    clock_.advance(2s);
+    clock_.jump_wall(jump);
+    EXPECT_TRUE(take().empty());
+    clock_.advance(2s);
+    EXPECT_TRUE(take().empty());
+    clock_.advance(2s);
+  }
+  EXPECT_EQ(take().size(), 1u);
+}
+
+TEST_F(WebhookStoreTest, AClockSetBackBeforeAStartDelaysAMessageByADayAtMost) {
+  add(message("msg_1"));
+  clock_.jump_wall(-48h);
+  reopen();
+  EXPECT_EQ(take().size(), 1u);
+}
+
 TEST_F(WebhookStoreTest, ABusyEndpointLeavesTheTurnToOthersAndNothingIsDropped) {
   for (int i = 0; i < 6; ++i) add(message("msg_a" + std::to_string(i), "https://busy.example/"));
   add(message("msg_b", "https://quiet.example/"));

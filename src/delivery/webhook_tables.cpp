@@ -31,6 +31,9 @@ constexpr std::string_view kSchema[] = {
     "alter table webhook_deliveries add column traceparent varchar(64) not null default ''",
 };
 
+// The schedule's last wait is 24 hours and a tenth at most; no Retry-After is obeyed for longer.
+constexpr std::chrono::hours kLongestWait{27};
+
 constexpr const char* kDisabled = "the endpoint is disabled";
 
 long long millis(Time time) {
@@ -87,6 +90,7 @@ std::vector<std::string> split(const std::string& text) {
 
 platform::Database opened(const std::filesystem::path& file) {
   auto database = platform::Database::sqlite(file);
+  platform::migrate_audit(database);
   database.migrate("webhooks", kSchema);
   return database;
 }
@@ -166,18 +170,23 @@ void WebhookTables::update(const WebhookDelivery& delivery, Time now) {
       use(delivery.last_error), use(ended_at), use(delivery.id);
 }
 
+void WebhookTables::move_due(std::chrono::milliseconds by) {
+  const long long milliseconds = by.count();
+  sql_ << "update webhook_deliveries set due = due + :a where state = 0", use(milliseconds);
+}
+
 std::vector<WebhookTables::Row> WebhookTables::due(Time now, const std::vector<std::string>& busy,
                                                    std::size_t limit) {
-  const long long at = millis(now);
+  const long long at = millis(now), latest = millis(now + kLongestWait);
   const int most = static_cast<int>(limit);
   // Endpoints are numbers of our own, so that they can stand in the text.
   const std::string where = fmt::format(
-      "d.state = 0 and d.due <= :a and e.disabled = 0 and d.endpoint not in ({}) "
-      "order by d.due, d.sequence limit :b",
+      "d.state = 0 and (d.due <= :a or d.due > :b) and e.disabled = 0 and d.endpoint not in ({}) "
+      "order by d.due, d.sequence limit :c",
       fmt::join(busy, ", "));
   Columns columns;
   soci::statement select =
-      (columns.bind(sql_.prepare << Columns::select(true, where)), use(at), use(most));
+      (columns.bind(sql_.prepare << Columns::select(true, where)), use(at), use(latest), use(most));
   std::vector<Row> rows;
   for (bool more = select.execute(true); more; more = select.fetch()) rows.push_back(columns.row());
   return rows;

@@ -39,7 +39,10 @@ class WebhookTables {
   bool has_delivery(const std::string& id);
   void insert(const NewDelivery& delivery, const Endpoint& endpoint, Time now);
   void update(const WebhookDelivery& delivery, Time now);
-  // Pending rows due at `now` of enabled endpoints, oldest first; none of the `busy` ones.
+  // The wait of every pending row ends as much later.
+  void move_due(std::chrono::milliseconds by);
+  // Pending rows due at `now` of enabled endpoints, oldest first; none of the `busy` ones. So is
+  // one that would wait longer than anything does: the clock was set back while nobody looked.
   std::vector<Row> due(Time now, const std::vector<std::string>& busy, std::size_t limit);
   std::optional<Row> find(const std::string& account, const std::string& id);
   std::vector<DeliveryView> list(const DeliveryQuery& query);  // without bodies

@@ -2,20 +2,28 @@
 
 `POST /__faults?kind,kind,...` queues faults; each later request takes one. Kinds: `ok`; `500` and `503` (answered
 here); `reset` (the connection is reset before the request is passed on); `lost` (passed on, the answer lost); `half`
-(the answer's head and half of its body, then a reset); `corrupt` (one byte of the body changed); `slow:SECONDS`.
-`GET /__count` answers how many requests came since the last queueing.
+(the answer's head and half of its body, then a reset); `corrupt` (one byte of the answer's body changed); `damaged`
+(one byte of the request's body changed before it is passed on); `slow:SECONDS` (passed on only then) and
+`late:SECONDS` (answered only then). `POST /__storm?share=0.3&seed=1` gives that share of all requests one of them by
+chance, until faults are queued again. `GET /__count` answers how many requests and how many new connections came since
+the last of these.
 """
 
 import http.client
 import http.server
+import random
 import socket
 import struct
 import threading
 import time
+import urllib.parse
+
+STORM = ["500", "503", "reset", "lost", "half", "corrupt", "damaged", "slow:0.05", "late:0.05"]
 
 
 class QuietServer(http.server.ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
 
     def handle_error(self, *_):
         """A client that hangs up is part of the tests."""
@@ -31,13 +39,17 @@ def serve(handler: type) -> int:
 class FaultProxy:
     def __init__(self, target: tuple[str, int]):
         self.target = target
-        self.faults: list[str] = []
-        self.count = 0
         self.lock = threading.Lock()
+        self.expect([])  # by lock, all that it sets
         proxy = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self):
+                super().setup()
+                with proxy.lock:
+                    proxy.connections += 1
 
             def handle_any(self):
                 proxy.handle(self)
@@ -48,22 +60,29 @@ class FaultProxy:
                 pass
 
         self.port = serve(Handler)
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def expect(self, faults: list[str], share: float = 0, seed: int = 0, kinds: list[str] = STORM) -> None:
+        self.faults, self.share, self.random, self.kinds = faults, share, random.Random(seed), kinds
+        self.requests = self.connections = 0
 
     def take(self) -> str:
         with self.lock:
-            self.count += 1
-            return self.faults.pop(0) if self.faults else "ok"
+            self.requests += 1
+            if self.faults:
+                return self.faults.pop(0)
+            return self.random.choice(self.kinds) if self.random.random() < self.share else "ok"
 
     def control(self, request) -> None:
+        path, _, query = request.path.partition("?")
         with self.lock:
-            if request.command == "POST":
-                self.faults = [kind for kind in request.path.partition("?")[2].split(",") if kind]
-                self.count = 0
-            body = str(self.count).encode()
-        request.send_response(200)
-        request.send_header("Content-Length", str(len(body)))
-        request.end_headers()
-        request.wfile.write(body)
+            if path == "/__faults":
+                self.expect([kind for kind in query.split(",") if kind])
+            elif path == "/__storm":
+                wanted = dict(urllib.parse.parse_qsl(query))
+                self.expect([], float(wanted["share"]), int(wanted["seed"]))
+            body = f"{self.requests} {self.connections}".encode()
+        answer(request, 200, [], body)
 
     def handle(self, request) -> None:
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
@@ -78,7 +97,7 @@ class FaultProxy:
         elif kind in ("500", "503"):
             answer(request, int(kind), [], b"<Error><Code>InternalError</Code><Message>chosen</Message></Error>")
         else:
-            self.forward(request, body, kind)
+            self.forward(request, changed(body) if kind == "damaged" else body, kind)
 
     def forward(self, request, body: bytes, kind: str) -> None:
         upstream = http.client.HTTPConnection(*self.target, timeout=30)
@@ -90,15 +109,19 @@ class FaultProxy:
         content = reply.read()
         headers = [(n, v) for n, v in reply.getheaders() if n.lower() not in ("transfer-encoding", "connection")]
         upstream.close()
+        if kind.startswith("late:"):
+            time.sleep(float(kind.partition(":")[2]))
         if kind == "lost":
             reset(request)
         elif kind == "half":
             answer(request, reply.status, headers, content[: len(content) // 2], length=len(content))
             reset(request)
         else:
-            if kind == "corrupt" and content:
-                content = bytes([content[0] ^ 1]) + content[1:]
-            answer(request, reply.status, headers, content)
+            answer(request, reply.status, headers, changed(content) if kind == "corrupt" else content)
+
+
+def changed(body: bytes) -> bytes:
+    return bytes([body[0] ^ 1]) + body[1:] if body else body
 
 
 def answer(request, status: int, headers, body: bytes, length: int | None = None) -> None:

@@ -2,15 +2,17 @@
 
   run.py PROGRAM [ARGUMENTS...]
 
-An S3 server (s3proxy from Maven Central, fetched once into .cache/services) with a bucket `limner`, behind a proxy
-that can fail on demand (fault_proxy.py); a Supabase-like storage server (fake_supabase.py); a webhook receiver
-(webhook_receiver.py). The program finds them by LIMNER_TEST_S3, LIMNER_TEST_SUPABASE and LIMNER_TEST_WEBHOOKS. Exits
-with the program's status, or with 77 (skipped) when the S3 server cannot be fetched.
+An S3 server (s3proxy from Maven Central, fetched once into .cache/services) with a bucket `limner`, and a Supabase-like
+storage server (fake_supabase.py), each behind a proxy that can fail on demand (fault_proxy.py); a webhook receiver
+(webhook_receiver.py). The program finds them by LIMNER_TEST_S3, LIMNER_TEST_SUPABASE and LIMNER_TEST_WEBHOOKS, and by
+LIMNER_TEST_S3_DIRECT what lies behind the proxy. Exits with the program's status, or with 77 (skipped) when the S3
+server cannot be fetched.
 
 With VERSITYGW=PROGRAM the S3 server is that versitygw, the strictest one
 (go install github.com/versity/versitygw/cmd/versitygw@v1.8.0).
 """
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -27,6 +29,7 @@ from webhook_receiver import WebhookReceiver
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 LIBRARIES = ROOT / ".cache" / "services" / "s3proxy-3.0.0"
 SKIPPED = 77
+HOST = "localhost"  # s3proxy takes any other name for a bucket's own
 JAVA_FLAGS = ["-Xms64m", "-Xmx160m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
 
 
@@ -63,6 +66,7 @@ def s3proxy_command(folder: pathlib.Path, port: int) -> list[str]:
         f"s3proxy.endpoint=http://127.0.0.1:{port}\n"
         "s3proxy.authorization=aws-v4\n"
         "s3proxy.ignore-unknown-headers=true\n"
+        f"s3proxy.virtual-host={HOST}\n"
         "s3proxy.identity=limner\n"
         "s3proxy.credential=limnersecret\n"
         "jclouds.provider=filesystem-nio2\n"
@@ -75,8 +79,8 @@ def s3proxy_command(folder: pathlib.Path, port: int) -> list[str]:
 
 
 def versitygw_command(folder: pathlib.Path, port: int) -> list[str]:
-    return [os.environ["VERSITYGW"], "--port", f"127.0.0.1:{port}", "--region", "us-east-1", "--quiet", "--access",
-            "limner", "--secret", "limnersecret", "posix", str(folder / "data")]
+    return [os.environ["VERSITYGW"], "--port", f"127.0.0.1:{port}", "--region", "us-east-1", "--quiet",
+            "--virtual-domain", HOST, "--access", "limner", "--secret", "limnersecret", "posix", str(folder / "data")]
 
 
 def start_s3(folder: pathlib.Path, port: int) -> subprocess.Popen:
@@ -94,19 +98,28 @@ def start_s3(folder: pathlib.Path, port: int) -> subprocess.Popen:
     sys.exit("the S3 server does not start: " + (folder / "log").read_text()[-500:])
 
 
-def main() -> None:
+@contextlib.contextmanager
+def s3_server():
+    """An S3 server until the block ends: its port, and the folder that holds the bucket `limner`, an object a file. Key
+    `limner`, secret `limnersecret`."""
     with tempfile.TemporaryDirectory() as name:
         port = free_port()
         server = start_s3(pathlib.Path(name), port)
         try:
-            proxy = FaultProxy(("127.0.0.1", port))
-            environment = dict(os.environ, LIMNER_TEST_S3=f"http://127.0.0.1:{proxy.port}",
-                               LIMNER_TEST_SUPABASE=f"http://127.0.0.1:{FakeSupabase().port}",
-                               LIMNER_TEST_WEBHOOKS=f"http://127.0.0.1:{WebhookReceiver().port}")
-            status = subprocess.run(sys.argv[1:], env=environment).returncode
+            yield port, pathlib.Path(name) / "data" / "limner"
         finally:
-            server.terminate()
-            server.wait(10)
+            server.kill()  # it holds nothing that outlives the folder, and an orderly end waits for connections
+            server.wait()
+
+
+def main() -> None:
+    with s3_server() as (port, _):
+        supabase = FaultProxy(("127.0.0.1", FakeSupabase().port))
+        environment = dict(os.environ, LIMNER_TEST_S3=f"http://{HOST}:{FaultProxy(('127.0.0.1', port)).port}",
+                           LIMNER_TEST_S3_DIRECT=f"http://{HOST}:{port}",
+                           LIMNER_TEST_SUPABASE=supabase.url,
+                           LIMNER_TEST_WEBHOOKS=f"http://127.0.0.1:{WebhookReceiver().port}")
+        status = subprocess.run(sys.argv[1:], env=environment).returncode
     sys.exit(status)
 
 
