@@ -19,7 +19,8 @@ struct ModelCard {
   std::string hash{};      // SHA-256 of the weights; "" while it is not computed
   std::string problem{};   // why it cannot be used; "": it can
   std::uint64_t bytes = 0;
-  bool loaded = false;  // a worker holds it
+  bool loaded = false;        // a worker holds it
+  bool takes_images = false;  // its family draws from `image` and `mask` as well as from words
   Limits limits{};
 };
 

@@ -57,6 +57,7 @@ struct Job {
   bool dead_letter = false;  // failed because its workers kept vanishing
   std::string worker{};      // who holds, or held, the last lease
   std::int64_t created_at = 0;
+  std::int64_t queued_at = 0;   // the last time: accepted, handed back, or to be tried again
   std::int64_t not_before = 0;  // end of the back-off
   std::int64_t expires_at = 0;  // 0: never
   std::int64_t started_at = 0;

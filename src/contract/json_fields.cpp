@@ -41,7 +41,7 @@ std::string_view json_kind(const json& value) {
 }
 
 void Fields::also_known_as(const char* name, const char* other) {
-  others_[name] = other;
+  others_.emplace(name, other);
 }
 
 const json* Fields::find(const char* name) {
@@ -52,13 +52,19 @@ const json* Fields::find(const char* name) {
 
 const json* Fields::take(const char* name) {
   const json* value = find(name);
-  const auto other = others_.find(name);
-  if (other == others_.end()) return value;
-  const json* second = find(other->second);
-  if (value != nullptr && second != nullptr) {
-    wrong(other->second, fmt::format("and {} are one setting; leave one of them out", name));
+  const char* given = name;
+  const auto [first, last] = others_.equal_range(name);
+  for (auto other = first; other != last; ++other) {
+    const json* further = find(other->second);
+    if (further == nullptr) continue;
+    if (value != nullptr) {
+      wrong(other->second, fmt::format("and {} are one setting; leave one of them out", given));
+      continue;
+    }
+    value = further;
+    given = other->second;
   }
-  return value != nullptr ? value : second;
+  return value;
 }
 
 bool Fields::has(std::string_view name) const {
@@ -147,9 +153,16 @@ const json* Fields::array(const char* name, std::size_t most) {
   return value;
 }
 
-void Fields::finish() {
+std::vector<std::string> Fields::unknown() const {
+  std::vector<std::string> names;
   for (const auto& [name, value] : object_.items()) {
-    if (std::find(known_.begin(), known_.end(), name) != known_.end()) continue;
+    if (std::find(known_.begin(), known_.end(), name) == known_.end()) names.push_back(name);
+  }
+  return names;
+}
+
+void Fields::finish() {
+  for (const std::string& name : unknown()) {
     const std::string shown = name.substr(0, 64);
     wrong(name.size() <= 64 ? name : quote(name),
           fmt::format("is not known{}", did_you_mean(shown, known_)));

@@ -22,7 +22,7 @@ class Fields {
   Fields(const nlohmann::json& object, std::string path, std::vector<FieldError>& problems)
       : object_(object), path_(std::move(path)), problems_(problems) {}
 
-  // `other` is a second name of the member, which clients of other services know; both at once are
+  // `other` is a further name of the member, which clients of other services know; two at once are
   // wrong. To be said before the member is taken.
   void also_known_as(const char* name, const char* other);
   const nlohmann::json* take(const char* name);  // nullptr: absent
@@ -40,7 +40,9 @@ class Fields {
 
   bool has(std::string_view name) const;  // given and not null
   void wrong(std::string_view name, std::string message);
-  // Notes every member that nobody has taken.
+  // The names of the members that nobody has taken.
+  std::vector<std::string> unknown() const;
+  // Notes every one of them.
   void finish();
 
  private:
@@ -53,7 +55,7 @@ class Fields {
   const std::string path_;
   std::vector<FieldError>& problems_;
   std::vector<std::string> known_;
-  std::map<std::string, const char*, std::less<>> others_;  // second names
+  std::multimap<std::string, const char*, std::less<>> others_;  // further names
 };
 
 // "an array", "true", "a number": what came in place of what was wanted.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "gateway/deleted_pictures.h"
 #include "platform/disk_space.h"
 
 namespace limner::gateway {
@@ -85,7 +86,7 @@ Result<void> DiskWatch::look() {
     found = failure.error();
   }
   const std::scoped_lock lock(mutex_);
-  problem_ = found ? "" : found.error().message;
+  problem_ = found ? "" : "The disk has too little room for new work.";
   return found;
 }
 
@@ -95,7 +96,6 @@ std::string DiskWatch::problem() const {
 }
 
 std::vector<Chore> service_chores(const ChoreServices& services, const ChoreTimes& times) {
-  const auto wall = [&clock = services.clock] { return delivery::Time(clock.wall()); };
   return {
       {"queue", times.tick,
        [&queue = services.queue, &metrics = services.metrics](const std::stop_token&) {
@@ -106,6 +106,19 @@ std::vector<Chore> service_chores(const ChoreServices& services, const ChoreTime
        }},
       {"disk", times.look_at_disk,
        [&disk = services.disk](const std::stop_token&) { return disk.look(); }},
+  };
+}
+
+std::vector<Chore> sweeping_chores(const ChoreServices& services, const ChoreTimes& times) {
+  const auto wall = [&clock = services.clock] { return delivery::Time(clock.wall()); };
+  return {
+      {"deleted pictures", times.remove_deleted,
+       [&jobs = services.store,
+        &artifacts = services.artifacts](const std::stop_token& stop) -> Result<void> {
+         const auto seen = remove_deleted_pictures(jobs, artifacts, "", stop);
+         if (!seen) return seen.error();
+         return {};
+       }},
       {"old jobs", times.sweep,
        [&queue = services.queue, keep = times.jobs](const std::stop_token&) {
          return queue.sweep(keep);

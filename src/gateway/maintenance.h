@@ -79,6 +79,7 @@ class DiskWatch {
 // All must outlive the chores.
 struct ChoreServices {
   queue::Queue& queue;
+  queue::Store& store;  // the queue's
   delivery::ArtifactStore& artifacts;
   delivery::WebhookStore& messages;
   DiskWatch& disk;
@@ -92,9 +93,13 @@ struct ChoreTimes {
   std::chrono::hours messages{24 * 30};  // webhooks that were delivered or given up
   platform::Millis tick{1'000};
   platform::Millis look_at_disk{2'000};
+  platform::Millis remove_deleted{5'000};
   platform::Millis sweep{3'600'000};
 };
 
+// What must be on time, and is short.
 std::vector<Chore> service_chores(const ChoreServices& services, const ChoreTimes& times);
+// What may take long, or wait for a store that does not answer: for a thread of its own.
+std::vector<Chore> sweeping_chores(const ChoreServices& services, const ChoreTimes& times);
 
 }  // namespace limner::gateway

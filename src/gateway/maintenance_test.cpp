@@ -119,8 +119,10 @@ TEST(ServiceChores, SweepWhatIsOldAndEndLeases) {
   DiskWatch disk(folder, 1);
   platform::Metrics metrics;
   CountingLog log;
-  Maintenance maintenance(service_chores({*queue, *artifacts, *messages, disk, clock, metrics}, {}),
-                          clock, log);
+  const ChoreServices services{*queue, *jobs, *artifacts, *messages, disk, clock, metrics};
+  auto chores = service_chores(services, {});
+  for (Chore& chore : sweeping_chores(services, {})) chores.push_back(std::move(chore));
+  Maintenance maintenance(std::move(chores), clock, log);
 
   contract::Job job;
   job.account = "ann";

@@ -1,12 +1,22 @@
 #include "platform/database.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 namespace limner::platform {
 namespace {
 
 void run(soci::session& session, std::string_view sql) {
   session << std::string(sql);
+}
+
+// A new file is its owner's alone, and so are the log and the index that SQLite lays beside it. One
+// that is there keeps its mode, and is not opened: closing it would end SQLite's own locks on it
+// (fcntl(2), of one process).
+void make_private(const std::string& name) {
+  const int made = open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (made >= 0) close(made);
 }
 
 }  // namespace
@@ -17,6 +27,7 @@ Database Database::sqlite(const std::filesystem::path& file, Access access) {
     throw Failure(ErrorCode::kInvalidArgument,
                   fmt::format("[database] the path {} must not contain a quotation mark", name));
   }
+  if (access == Access::kReadWrite) make_private(name);
   try {
     auto session = std::make_unique<soci::session>(fmt::format(
         "sqlite3://db=\"{}\" timeout=5{}", name, access == Access::kReadOnly ? " readonly=1" : ""));

@@ -19,8 +19,9 @@ class Database {
  public:
   enum class Access { kReadWrite, kReadOnly };
 
-  // An SQLite file: write-ahead log, every commit on the disk before it returns
-  // (synchronous=FULL), five seconds of patience with other writers.
+  // An SQLite file, which its owner alone may read where this makes it: write-ahead log, every
+  // commit on the disk before it returns (synchronous=FULL), five seconds of patience with other
+  // writers.
   static Database sqlite(const std::filesystem::path& file, Access access = Access::kReadWrite);
 
   soci::session& session() { return *session_; }

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <random>
 
 namespace limner::queue {
@@ -13,7 +12,6 @@ using contract::JobStatus;
 namespace {
 
 constexpr std::size_t kMostTold = 256;  // progress events kept per running job
-constexpr double kNineInTen = 1.2816;   // quantile of the normal distribution
 
 std::uint64_t system_random() {
   thread_local std::random_device device;
@@ -27,6 +25,11 @@ QueueOptions with_defaults(QueueOptions options) {
 
 Failure no_job(const std::string& id) {
   return Failure(ErrorCode::kNotFound, fmt::format("[queue] no job {}", id));
+}
+
+Failure just_changed() {
+  return Failure(
+      Error{ErrorCode::kUnavailable, "[queue] the job has just changed: ask again", true});
 }
 
 // A job in the words of a transition that starts its life again.
@@ -122,8 +125,7 @@ void Queue::settle(std::span<Operation* const> group, const Result<std::vector<W
                     [](const Written& answer) { return answer.kind == Written::Kind::kLate; })) {
       // The disk knows better than the memory: read it again.
       stale_ = true;
-      one->error =
-          Error{ErrorCode::kUnavailable, "[queue] the job has just changed: ask again", true};
+      one->error = just_changed().error();
       continue;
     }
     if (one->settle) one->settle(answers);
@@ -307,7 +309,7 @@ Result<void> Queue::release(const Lease& lease) {
   return run(std::move(operation));
 }
 
-Result<JobStatus> Queue::cancel(const std::string& id) {
+Result<JobStatus> Queue::cancel(const std::string& id, const Act& act) {
   std::optional<JobStatus> status;
   Operation operation;
   operation.decide = [&](std::vector<Change>& changes) {
@@ -317,13 +319,16 @@ Result<JobStatus> Queue::cancel(const std::string& id) {
       Completion completion;
       completion.status = JobStatus::kCanceled;
       end(*job, completion, false, changes);
+      std::get<Transition>(changes.back()).act = act;
       status = JobStatus::kCanceled;
       return;
     }
     status = JobStatus::kRunning;
     if (job->cancel_requested) return;
     job->cancel_requested = true;
-    changes.push_back(transition(*job, "status", "canceling"));
+    Transition to = transition(*job, "status", "canceling");
+    to.act = act;
+    changes.push_back(std::move(to));
     job->running->stop.request_stop();
   };
   if (const auto done = run(std::move(operation)); !done.ok()) return done.error();
@@ -334,7 +339,7 @@ Result<JobStatus> Queue::cancel(const std::string& id) {
   return (*job)->status;
 }
 
-Result<void> Queue::retry(const std::string& id) {
+Result<void> Queue::retry(const std::string& id, const Act& act) {
   std::optional<contract::Job> job;
   Operation operation;
   operation.decide = [&](std::vector<Change>& changes) {
@@ -351,7 +356,9 @@ Result<void> Queue::retry(const std::string& id) {
                                 "be tried again",
                                 id, asked ? "queued" : contract::name(job->status)));
     }
-    changes.push_back(again(*job, clock_.wall().count()));
+    Transition to = again(*job, clock_.wall().count());
+    to.act = act;
+    changes.push_back(std::move(to));
   };
   operation.settle = [&](std::span<const Written>) {
     job->status = JobStatus::kQueued;
@@ -366,107 +373,44 @@ Result<void> Queue::retry(const std::string& id) {
   return run(std::move(operation));
 }
 
-Result<void> Queue::erase(const std::string& id) {
+Result<void> Queue::erase(const contract::Job& job, std::vector<std::string> objects,
+                          const Act& act) {
+  std::sort(objects.begin(), objects.end());
+  objects.erase(std::unique(objects.begin(), objects.end()), objects.end());
   Operation operation;
   operation.decide = [&](std::vector<Change>& changes) {
-    const auto job = store_.find(id).value_or_throw();
-    if (!job) throw no_job(id);
-    if (!contract::is_terminal(job->status)) {
-      throw Failure(
-          ErrorCode::kInvalidArgument,
-          fmt::format("[queue] job {} is {}: cancel it first", id, contract::name(job->status)));
+    const auto there = store_.find(job.id).value_or_throw();
+    if (!there) throw no_job(job.id);
+    if (!contract::is_terminal(there->status)) {
+      throw Failure(ErrorCode::kInvalidArgument,
+                    fmt::format("[queue] job {} is {}: cancel it first", job.id,
+                                contract::name(there->status)));
     }
-    changes.push_back(Erasure{job->sequence});
+    if (there->attempt != job.attempt) throw just_changed();
+    changes.push_back(Erasure{there->sequence, objects, act, clock_.wall().count()});
   };
   return run(std::move(operation));
 }
 
-Result<void> Queue::pause() {
+Result<void> Queue::pause(const Act& act) {
   Operation operation;
   operation.decide = [&](std::vector<Change>& changes) {
-    changes.push_back(Setting{"paused", "yes"});
+    changes.push_back(Setting{"paused", "yes", act, clock_.wall().count()});
   };
   operation.settle = [&](std::span<const Written>) { paused_ = true; };
   return run(std::move(operation));
 }
 
-Result<void> Queue::resume() {
+Result<void> Queue::resume(const Act& act) {
   Operation operation;
   operation.decide = [&](std::vector<Change>& changes) {
-    changes.push_back(Setting{"paused", "no"});
+    changes.push_back(Setting{"paused", "no", act, clock_.wall().count()});
   };
   operation.settle = [&](std::span<const Written>) {
     paused_ = false;
     work_.notify_all();
   };
   return run(std::move(operation));
-}
-
-bool Queue::paused() const {
-  const std::lock_guard lock(mutex_);
-  return paused_;
-}
-
-Result<std::vector<contract::JobEvent>> Queue::events(const std::string& id, std::int64_t after) {
-  auto events = store_.events(id, after);
-  if (!events.ok()) return events.error();
-  const std::lock_guard lock(mutex_);
-  const OpenJob* job = jobs_.find(id);
-  if (job != nullptr && job->running) {
-    for (const contract::JobEvent& told : job->running->told) {
-      if (told.id > after) events->push_back(told);
-    }
-  }
-  std::sort(events->begin(), events->end(),
-            [](const auto& one, const auto& other) { return one.id < other.id; });
-  return events;
-}
-
-std::optional<QueuePlace> Queue::place(const std::string& id) const {
-  const std::lock_guard lock(mutex_);
-  const OpenJob* job = jobs_.find(id);
-  if (job == nullptr || job->status != JobStatus::kQueued) return std::nullopt;
-  const Millis now = clock_.now();
-  // A job that waits for the end of its back-off has everybody before it who is ready now.
-  const Place ahead = policy_->place(job->sequence).value_or(Place{policy_->size(), 0.0});
-  QueuePlace place;
-  place.position = ahead.ahead + 1;
-  if (!estimates_.measured() || paused_) return place;
-  double seconds = ahead.seconds_ahead;
-  double first_free = jobs_.running() < workers_ ? 0.0 : 1e18;
-  for (const std::int64_t sequence : jobs_.running_jobs()) {
-    const OpenJob& running = *jobs_.find(sequence);
-    const double gone = static_cast<double>((now - running.running->since).count()) / 1e3;
-    const double left = std::max(0.0, running.cost - gone);
-    seconds += left;
-    first_free = std::min(first_free, left);
-  }
-  // With fewer jobs ahead than workers, the one that is free first decides.
-  const double delay = std::max(0.0, static_cast<double>((job->ready_at - now).count()) / 1e3);
-  const double eta = std::max({ahead.ahead == 0 ? first_free : 0.0,
-                               ahead.ahead == 0 ? 0.0 : seconds / static_cast<double>(workers_),
-                               job->ready_at > Millis{0} ? delay : 0.0});
-  const double jobs_ahead = static_cast<double>(ahead.ahead + jobs_.running());
-  const double spread = estimates_.spread(jobs_.classes.name(job->job_class));
-  place.eta_seconds = eta;
-  place.eta_high_seconds = eta * (1.0 + kNineInTen * spread / std::sqrt(std::max(1.0, jobs_ahead)));
-  return place;
-}
-
-std::size_t Queue::waiting(contract::Tier tier) const {
-  const std::lock_guard lock(mutex_);
-  return policy_->size(tier);
-}
-
-std::optional<double> Queue::drain_seconds(contract::Tier tier) const {
-  const std::lock_guard lock(mutex_);
-  if (!estimates_.measured()) return std::nullopt;
-  return static_cast<double>(policy_->size(tier)) * seconds_per_start(tier);
-}
-
-std::size_t Queue::running() const {
-  const std::lock_guard lock(mutex_);
-  return jobs_.running();
 }
 
 void Queue::set_workers(std::size_t workers) {

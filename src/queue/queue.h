@@ -62,6 +62,9 @@ struct Completion {
   contract::Usage usage{};
 };
 
+// Whose act a change is, where the audit log wants to know: written in the same transaction.
+using Act = std::optional<platform::AuditAct>;
+
 struct QueuePlace {
   std::size_t position = 0;  // 1 is next
   // Until it starts, from measured times; absent while nothing has been measured.
@@ -95,11 +98,15 @@ class Queue {
   Result<void> release(const Lease& lease);  // handed back unharmed, first of its account again
 
   // At once where it waits; at the next step where it runs. A terminal job stays as it is.
-  Result<contract::JobStatus> cancel(const std::string& id);
-  Result<void> retry(const std::string& id);  // a failed, canceled or expired job, from the start
-  Result<void> erase(const std::string& id);  // a terminal job
-  Result<void> pause();                       // no new leases, also after a restart
-  Result<void> resume();
+  Result<contract::JobStatus> cancel(const std::string& id, const Act& act = {});
+  // A failed, canceled or expired job, from the start.
+  Result<void> retry(const std::string& id, const Act& act = {});
+  // A terminal job, as it was read: one that has moved on since is kUnavailable. Each of `objects`,
+  // which its result shows, becomes a Removal in the store.
+  Result<void> erase(const contract::Job& job, std::vector<std::string> objects = {},
+                     const Act& act = {});
+  Result<void> pause(const Act& act = {});  // no new leases, also after a restart
+  Result<void> resume(const Act& act = {});
   bool paused() const;
 
   Result<std::optional<contract::Job>> find(const std::string& id) { return store_.find(id); }

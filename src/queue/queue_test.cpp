@@ -352,11 +352,63 @@ TEST_F(QueueTest, EstimatesComeFromMeasuredJobsAndSurviveARestart) {
 
 TEST_F(QueueTest, EraseTakesOnlyWhatIsOver) {
   const std::string id = submit();
-  EXPECT_FALSE(queue_->erase(id).ok());
+  const contract::Job first = **queue_->find(id);
+  EXPECT_EQ(queue_->erase(first).error().code, ErrorCode::kInvalidArgument);
   ASSERT_TRUE(queue_->cancel(id).ok());
-  ASSERT_TRUE(queue_->erase(id).ok());
+  ASSERT_TRUE(queue_->erase(first).ok());
   EXPECT_FALSE(*queue_->find(id));
-  EXPECT_EQ(queue_->erase(id).error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(queue_->erase(first).error().code, ErrorCode::kNotFound);
+}
+
+TEST_F(QueueTest, EraseLeavesAJobThatHasRunAgainSinceItWasRead) {
+  const std::string id = submit();
+  lease();
+  ASSERT_TRUE(queue_->cancel(id).ok());
+  clock_.advance(Millis{60'000});
+  ASSERT_TRUE(queue_->tick().ok());
+  const contract::Job read = **queue_->find(id);
+  ASSERT_EQ(read.status, JobStatus::kCanceled);
+  ASSERT_TRUE(queue_->retry(id).ok());
+  const Lease again = lease();
+  ASSERT_TRUE(queue_->finish(again, completion()).ok());
+  EXPECT_EQ(queue_->erase(read).error().code, ErrorCode::kUnavailable);
+  EXPECT_TRUE(queue_->erase(**queue_->find(id)).ok());
+}
+
+TEST_F(QueueTest, AJobThatWaitsAgainTellsSinceWhen) {
+  const std::string id = submit();
+  const std::int64_t accepted = (*queue_->find(id))->created_at;
+  EXPECT_EQ((*queue_->find(id))->queued_at, accepted);
+  clock_.advance(Millis{10'000});
+  const Lease first = lease();
+  EXPECT_EQ(first.job.queued_at, accepted);
+  clock_.advance(Millis{5'000});
+  ASSERT_TRUE(queue_->release(first).ok());
+  clock_.advance(Millis{1'000});
+  const Lease second = lease();
+  EXPECT_EQ(second.job.created_at, accepted);
+  EXPECT_EQ(second.job.queued_at, accepted + 15'000);
+  EXPECT_EQ(second.job.started_at, accepted + 16'000);
+}
+
+TEST_F(QueueTest, ActsAreWrittenWithTheChangeThatTheyAre) {
+  const auto act = [](const char* action) { return platform::AuditAct{"key_1", action, "j", ""}; };
+  const std::string id = submit(), other = submit();
+  ASSERT_TRUE(queue_->cancel(id, act("cancel")).ok());
+  ASSERT_TRUE(queue_->cancel(id, act("again")).ok());  // it is canceled already: no act
+  ASSERT_TRUE(queue_->retry(id, act("retry")).ok());
+  EXPECT_FALSE(queue_->retry(id, act("again")).ok());
+  ASSERT_TRUE(queue_->pause(act("pause")).ok());
+  ASSERT_TRUE(queue_->resume(act("resume")).ok());
+  ASSERT_TRUE(queue_->cancel(other).ok());
+  ASSERT_TRUE(queue_->erase(**queue_->find(other), {}, act("erase")).ok());
+  EXPECT_FALSE(queue_->erase(**queue_->find(id), {}, act("again")).ok());
+  std::vector<std::string> actions;
+  const auto entries = platform::list_audit(folder_ / "limner.db", INT64_MAX, 100);
+  ASSERT_TRUE(entries.ok()) << entries.error().message;
+  for (const auto& entry : *entries) actions.insert(actions.begin(), entry.act.action);
+  EXPECT_EQ(actions, (std::vector<std::string>{"cancel", "retry", "pause", "resume", "erase"}));
+  EXPECT_EQ(platform::verify_audit(folder_ / "limner.db", std::nullopt)->problem, "");
 }
 
 TEST_F(QueueTest, WaitForWorkWakesForAJobAndForAStop) {

@@ -36,6 +36,10 @@ constexpr std::string_view kSchema[] = {
     "create index job_usage_by_time on job_usage (created_at)",
     "create table queue_settings (name varchar(64) primary key, value text not null)",
     "create index job_usage_by_account on job_usage (account, created_at)",
+    "alter table jobs add column queued_at bigint not null default 0",
+    "update jobs set queued_at = created_at",
+    "create table object_removals (job_id varchar(64) not null, account varchar(255) not null, "
+    "object varchar(512) not null, primary key (job_id, object))",
 };
 
 constexpr int kNoErrorCode = -1;
@@ -65,7 +69,7 @@ Row to_row(const Job& job) {
   row.work = job.work;
   row.request = job.request;
   row.status = static_cast<int>(job.status);
-  row.created_at = job.created_at;
+  row.created_at = row.queued_at = job.created_at;
   row.expires_at = job.expires_at;
   row.last_event = job.last_event;
   return row;
@@ -91,6 +95,7 @@ Job to_job(const Row& row) {
   job.dead_letter = row.dead_letter != 0;
   job.worker = row.worker;
   job.created_at = row.created_at;
+  job.queued_at = row.queued_at;
   job.not_before = row.not_before;
   job.expires_at = row.expires_at;
   job.started_at = row.started_at;
@@ -109,15 +114,15 @@ soci::details::prepare_temp_type into_row(soci::details::prepare_temp_type prepa
   return (prepared, into(r.sequence), into(r.id), into(r.account), into(r.key_id), into(r.tier),
           into(r.priority), into(r.model), into(r.job_class), into(r.work), into(r.status),
           into(r.attempt), into(r.crashes), into(r.failures), into(r.cancel_requested),
-          into(r.dead_letter), into(r.worker), into(r.created_at), into(r.not_before),
-          into(r.expires_at), into(r.started_at), into(r.finished_at), into(r.last_event),
-          into(r.error_code), into(r.error_message), into(r.error_retryable), into(r.request),
-          into(r.result));
+          into(r.dead_letter), into(r.worker), into(r.created_at), into(r.queued_at),
+          into(r.not_before), into(r.expires_at), into(r.started_at), into(r.finished_at),
+          into(r.last_event), into(r.error_code), into(r.error_message), into(r.error_retryable),
+          into(r.request), into(r.result));
 }
 
 const char* const kColumns =
     "sequence, id, account, key_id, tier, priority, model, job_class, work, status, attempt, "
-    "crashes, failures, cancel_requested, dead_letter, worker, created_at, not_before, expires_at, "
-    "started_at, finished_at, last_event, error_code, error_message, error_retryable";
+    "crashes, failures, cancel_requested, dead_letter, worker, created_at, queued_at, not_before, "
+    "expires_at, started_at, finished_at, last_event, error_code, error_message, error_retryable";
 
 }  // namespace limner::queue

@@ -18,8 +18,8 @@ std::span<const std::string_view> queue_schema();
 
 // What a statement binds.
 struct Row {
-  long long sequence = 0, created_at = 0, not_before = 0, expires_at = 0, started_at = 0,
-            finished_at = 0, last_event = 0;
+  long long sequence = 0, created_at = 0, queued_at = 0, not_before = 0, expires_at = 0,
+            started_at = 0, finished_at = 0, last_event = 0;
   std::string id, account, key_id, model, job_class, request, worker, result, error_message;
   int tier = 0, priority = 0, status = 0, attempt = 0, crashes = 0, failures = 0,
       cancel_requested = 0, dead_letter = 0, error_code = -1, error_retryable = 0;

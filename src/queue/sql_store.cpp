@@ -53,6 +53,11 @@ class Writer {
     transaction.commit();
   }
 
+  void removed(const Removal& removal) {
+    sql_ << "delete from object_removals where job_id = :a and object = :b", use(removal.job_id),
+        use(removal.object);
+  }
+
   void sweep(long long keys_before, long long jobs_before) {
     platform::Transaction transaction(sql_);
     sql_ << "delete from idempotency_keys where created_at < :before", use(keys_before);
@@ -65,6 +70,7 @@ class Writer {
 
  private:
   static soci::session& prepared(Database& database) {
+    platform::migrate_audit(database);
     database.migrate("queue", queue_schema());
     return database.session();
   }
@@ -74,26 +80,30 @@ class Writer {
         (sql_.prepare
              << "insert into jobs (sequence, id, account, key_id, tier, priority, model, "
                 "job_class, work, request, status, attempt, crashes, failures, cancel_requested, "
-                "dead_letter, worker, created_at, not_before, expires_at, started_at, finished_at, "
-                "last_event, result, error_code, error_message, error_retryable) values "
-                "(:a, :b, :c, :d, :e, :f, :g, :h, :i, :j, :k, 0, 0, 0, 0, 0, '', :l, 0, :m, 0, 0, "
-                ":n, '', -1, '', 0)",
+                "dead_letter, worker, created_at, queued_at, not_before, expires_at, started_at, "
+                "finished_at, last_event, result, error_code, error_message, error_retryable) "
+                "values "
+                "(:a, :b, :c, :d, :e, :f, :g, :h, :i, :j, :k, 0, 0, 0, 0, 0, '', :l, :o, 0, :m, 0, "
+                "0, :n, '', -1, '', 0)",
          use(row_.sequence), use(row_.id), use(row_.account), use(row_.key_id), use(row_.tier),
          use(row_.priority), use(row_.model), use(row_.job_class), use(row_.work),
-         use(row_.request), use(row_.status), use(row_.created_at), use(row_.expires_at),
-         use(row_.last_event));
+         use(row_.request), use(row_.status), use(row_.created_at), use(row_.queued_at),
+         use(row_.expires_at), use(row_.last_event));
     update_job_ =
-        (sql_.prepare << "update jobs set status = :a, attempt = :b, crashes = :c, failures = :d, "
-                         "cancel_requested = :e, dead_letter = :f, worker = :g, not_before = :h, "
-                         "expires_at = :s, started_at = :i, finished_at = :j, last_event = :k, "
-                         "result = :l, error_code = :m, "
-                         "error_message = :n, error_retryable = :o "
-                         "where sequence = :p and status = :q and attempt = :r",
+        (sql_.prepare
+             << "update jobs set status = :a, attempt = :b, crashes = :c, failures = :d, "
+                "cancel_requested = :e, dead_letter = :f, worker = :g, "
+                "queued_at = case when :t = 0 then :u else queued_at end, not_before = :h, "
+                "expires_at = :s, started_at = :i, finished_at = :j, last_event = :k, "
+                "result = :l, error_code = :m, "
+                "error_message = :n, error_retryable = :o "
+                "where sequence = :p and status = :q and attempt = :r",
          use(row_.status), use(row_.attempt), use(row_.crashes), use(row_.failures),
-         use(row_.cancel_requested), use(row_.dead_letter), use(row_.worker), use(row_.not_before),
-         use(row_.expires_at), use(row_.started_at), use(row_.finished_at), use(row_.last_event),
-         use(row_.result), use(row_.error_code), use(row_.error_message), use(row_.error_retryable),
-         use(row_.sequence), use(from_status_), use(from_attempt_));
+         use(row_.cancel_requested), use(row_.dead_letter), use(row_.worker), use(row_.status),
+         use(row_.queued_at), use(row_.not_before), use(row_.expires_at), use(row_.started_at),
+         use(row_.finished_at), use(row_.last_event), use(row_.result), use(row_.error_code),
+         use(row_.error_message), use(row_.error_retryable), use(row_.sequence), use(from_status_),
+         use(from_attempt_));
     insert_event_ =
         (sql_.prepare << "insert into job_events (sequence, event_id, type, data, "
                          "created_at) values (:a, :b, :c, :d, :e)",
@@ -138,6 +148,7 @@ class Writer {
     row_.cancel_requested = to.cancel_requested;
     row_.dead_letter = to.dead_letter;
     row_.worker = to.worker;
+    row_.queued_at = to.event.at;  // where it is queued from now on
     row_.not_before = to.not_before;
     row_.expires_at = to.expires_at;
     row_.started_at = to.started_at;
@@ -150,15 +161,25 @@ class Writer {
     row_.id = to.event.job_id;
     add_event(to.event, to.tell);
     if (to.usage) add_usage(to);
+    add_act(to.act, to.event.at);
     return {Written::Kind::kDone, to.sequence, ""};
   }
 
   Written apply(const Erasure& erasure) {
     const long long sequence = erasure.sequence;
+    for (const std::string& object : erasure.objects) {
+      sql_ << "insert into object_removals (job_id, account, object) select id, account, :a "
+              "from jobs where sequence = :b and status >= 2",
+          use(object), use(sequence);
+    }
     sql_ << "delete from job_events where sequence = :a and sequence in "
             "(select sequence from jobs where status >= 2)",
         use(sequence);
-    sql_ << "delete from jobs where sequence = :a and status >= 2", use(sequence);
+    soci::statement erase =
+        (sql_.prepare << "delete from jobs where sequence = :a and status >= 2", use(sequence));
+    erase.execute(true);
+    if (erase.get_affected_rows() == 0) return {Written::Kind::kLate, sequence, ""};
+    add_act(erasure.act, erasure.at);
     return {Written::Kind::kDone, sequence, ""};
   }
 
@@ -166,7 +187,12 @@ class Writer {
     sql_ << "delete from queue_settings where name = :a", use(setting.name);
     sql_ << "insert into queue_settings (name, value) values (:a, :b)", use(setting.name),
         use(setting.value);
+    add_act(setting.act, setting.at);
     return {};
+  }
+
+  void add_act(const std::optional<platform::AuditAct>& act, std::int64_t at) {
+    if (act) platform::append_audit(sql_, *act, platform::Millis{at});
   }
 
   void add_event(const contract::JobEvent& event, bool tell) {
@@ -261,15 +287,38 @@ class SqlStore : public Store {
     });
   }
 
-  Result<bool> result_mentions(const std::string& account, const std::string& text) override {
-    return reading<bool>([&](soci::session& sql) {
-      const std::string pattern = "%" + text + "%";
-      int found = 0;
-      sql << "select count(*) from (select 1 from jobs where account = :a and result like :b "
-             "limit 1) mentions",
-          use(account), use(pattern), into(found);
-      return found > 0;
+  Result<ObjectUse> object_use(const std::string& account, const std::string& object,
+                               std::int64_t stored_at) override {
+    return reading<ObjectUse>([&](soci::session& sql) {
+      const std::string pattern = "%" + object + "%";
+      const long long stored = stored_at;
+      int shown = 0, running = 0;
+      // One statement, so that a job which ends at this moment is seen as one or as the other.
+      sql << "select coalesce(max(case when status = 1 then 0 else 1 end), 0), "
+             "coalesce(max(case when status = 1 then 1 else 0 end), 0) from jobs "
+             "where account = :a and (result like :b or (status = 1 and started_at <= :c))",
+          use(account), use(pattern), use(stored), into(shown), into(running);
+      return ObjectUse{shown > 0, running > 0};
     });
+  }
+
+  Result<std::vector<Removal>> removals(const std::string& job_id, std::size_t limit) override {
+    return reading<std::vector<Removal>>([&](soci::session& sql) {
+      Removal row;
+      const int most = static_cast<int>(limit);
+      soci::statement select =
+          (sql.prepare << "select job_id, account, object from object_removals "
+                          "where :a = '' or job_id = :b order by job_id, object limit :c",
+           use(job_id), use(job_id), use(most), into(row.job_id), into(row.account),
+           into(row.object));
+      std::vector<Removal> rows;
+      for (bool more = select.execute(true); more; more = select.fetch()) rows.push_back(row);
+      return rows;
+    });
+  }
+
+  Result<void> removed(const Removal& removal) override {
+    return written([&](Writer& writer) { writer.removed(removal); });
   }
 
   Result<std::optional<Written>> replay(const Idempotency& key) override {

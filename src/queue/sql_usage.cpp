@@ -32,21 +32,23 @@ std::vector<UsageRow> read_usage(soci::session& sql, std::int64_t since, std::si
 std::vector<UsageSum> read_usage_sums(soci::session& sql, const UsageQuery& query) {
   UsageSum sum;
   long long day = 0, jobs = 0, images = 0, steps = 0, pixels = 0;
+  int tier = 0;
   const long long since = query.since, before = query.before,
                   most = static_cast<long long>(query.limit);
   soci::statement select =
       (sql.prepare << "select created_at / 86400000 as usage_day, account, key_id, model, "
-                      "count(*), sum(images), sum(steps), sum(pixels), sum(seconds) "
+                      "tier, count(*), sum(images), sum(steps), sum(pixels), sum(seconds) "
                       "from job_usage where created_at >= :a and created_at < :b "
                       "and (:c = '' or account = :d) "
-                      "group by usage_day, account, key_id, model "
-                      "order by usage_day desc, account, key_id, model limit :e",
+                      "group by usage_day, account, key_id, model, tier "
+                      "order by usage_day desc, account, key_id, model, tier limit :e",
        use(since), use(before), use(query.account), use(query.account), use(most), into(day),
-       into(sum.account), into(sum.key_id), into(sum.model), into(jobs), into(images), into(steps),
-       into(pixels), into(sum.usage.seconds));
+       into(sum.account), into(sum.key_id), into(sum.model), into(tier), into(jobs), into(images),
+       into(steps), into(pixels), into(sum.usage.seconds));
   std::vector<UsageSum> sums;
   for (bool more = select.execute(true); more; more = select.fetch()) {
     sum.day = day;
+    sum.tier = static_cast<contract::Tier>(tier);
     sum.jobs = jobs;
     sum.usage.images = images;
     sum.usage.steps = steps;

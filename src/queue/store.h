@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "contract/job.h"
+#include "platform/audit/audit_log.h"
 
 namespace limner::queue {
 
@@ -54,15 +55,22 @@ struct Transition {
   contract::JobEvent event{};  // becomes the job's last event
   bool tell = false;           // an outbox row for the event
   std::optional<contract::Usage> usage{};
+  std::optional<platform::AuditAct> act{};  // an audit row: it was somebody's act
 };
 
-struct Erasure {  // of a terminal job and its events; its usage stays
+// Of a terminal job and its events; its usage stays.
+struct Erasure {
   std::int64_t sequence = 0;
+  std::vector<std::string> objects{};  // in the artifact store that it shows: a Removal each
+  std::optional<platform::AuditAct> act{};
+  std::int64_t at = 0;  // of the act
 };
 
 struct Setting {
   std::string name{};
   std::string value{};
+  std::optional<platform::AuditAct> act{};
+  std::int64_t at = 0;  // of the act
 };
 
 using Change = std::variant<Submission, Transition, Erasure, Setting>;
@@ -72,7 +80,7 @@ struct Written {
     kDone,
     kReplayed,  // a submission whose key stands for `id` already
     kConflict,  // the key stands for another body
-    kLate,      // a transition whose job had moved on
+    kLate,      // a transition or an erasure whose job had moved on
   };
   Kind kind = Kind::kDone;
   std::int64_t sequence = 0;  // of a submission
@@ -86,6 +94,17 @@ struct OutboxRow {
   std::int64_t event_id = 0;
   std::string type{};
   std::int64_t at = 0;
+};
+
+// An object of the artifact store that an erased job showed; forgotten when it has been seen to.
+struct Removal {
+  std::string job_id{}, account{}, object{};
+};
+
+// What other jobs of the account have to do with an object.
+struct ObjectUse {
+  bool shown = false;     // a result names it
+  bool may_come = false;  // a job that runs since before it was stored may be about to name it
 };
 
 struct ListQuery {
@@ -111,10 +130,11 @@ struct UsageQuery {
   std::size_t limit = 1000;  // sums
 };
 
-// What one key used of one model in one day (UTC).
+// What one key used of one model in one tier and one day (UTC).
 struct UsageSum {
   std::int64_t day = 0;  // since 1970-01-01, in which the jobs ended
   std::string account{}, key_id{}, model{};
+  contract::Tier tier = contract::Tier::kRelax;
   std::int64_t jobs = 0;
   contract::Usage usage{};
 };
@@ -133,9 +153,13 @@ class Store {
   virtual Result<std::optional<contract::Job>> find(std::int64_t sequence) = 0;
   // Without requests and results.
   virtual Result<std::vector<contract::Job>> list(const ListQuery& query) = 0;
-  // Whether the result of a job of the account holds `text` (letters, digits and -_./ only); looks
-  // at all of them. May say so of a text that differs in case or in a '_'.
-  virtual Result<bool> result_mentions(const std::string& account, const std::string& text) = 0;
+  // Looks at all jobs of the account. `object` is of letters, digits and -_./ only, and may be
+  // taken for one that differs in case or in a '_'. `stored_at` is in milliseconds since 1970.
+  virtual Result<ObjectUse> object_use(const std::string& account, const std::string& object,
+                                       std::int64_t stored_at) = 0;
+  // Those of one job, or of all ("") in the order of their jobs.
+  virtual Result<std::vector<Removal>> removals(const std::string& job_id, std::size_t limit) = 0;
+  virtual Result<void> removed(const Removal& removal) = 0;
   // The written answer to a key, as write() would give it: kReplayed, kConflict, or nothing.
   virtual Result<std::optional<Written>> replay(const Idempotency& idempotency) = 0;
   virtual Result<std::vector<contract::JobEvent>> events(const std::string& id,
@@ -147,7 +171,7 @@ class Store {
   virtual Result<std::vector<OutboxRow>> outbox(std::int64_t after, std::size_t limit) = 0;
   virtual Result<void> outbox_told(std::int64_t up_to) = 0;  // deletes the rows up to that id
   virtual Result<std::vector<UsageRow>> usage(std::int64_t since, std::size_t limit) = 0;
-  // By day (newest first), then account, key and model.
+  // By day (newest first), then account, key, model and tier.
   virtual Result<std::vector<UsageSum>> usage_sums(const UsageQuery& query) = 0;
   // Images that jobs of the account which ended since then have drawn.
   virtual Result<std::int64_t> images_since(const std::string& account, std::int64_t since) = 0;

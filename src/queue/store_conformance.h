@@ -83,6 +83,7 @@ TEST_P(StoreConformance, KeepsAJobWholeAcrossOpenings) {
   EXPECT_EQ((*job)->request, "{\"prompt\":\"a \\u00e9 'quoted' word\"}");
   EXPECT_EQ((*job)->work, 2.5);
   EXPECT_EQ((*job)->created_at, 1000);
+  EXPECT_EQ((*job)->queued_at, 1000);
   EXPECT_EQ((*job)->status, contract::JobStatus::kQueued);
   EXPECT_FALSE((*job)->error);
   EXPECT_FALSE(*store_->find("j2"));
@@ -149,11 +150,13 @@ TEST_P(StoreConformance, EventsOutboxAndUsageComeWithTheirTransition) {
   EXPECT_EQ((*usage)[0].work, 2.5);
 }
 
-TEST_P(StoreConformance, AddsUsageUpByDayAccountKeyAndModel) {
+TEST_P(StoreConformance, AddsUsageUpByDayAccountKeyModelAndTier) {
   constexpr std::int64_t kDay = 86'400'000;
   const auto draw = [this](const std::string& id, const std::string& account,
-                           const std::string& key, const std::string& model, std::int64_t at) {
+                           const std::string& key, const std::string& model, std::int64_t at,
+                           contract::Tier tier = contract::Tier::kFast) {
     Submission submission;
+    submission.job.tier = tier;
     submission.job.id = id;
     submission.job.account = account;
     submission.job.key_id = key;
@@ -170,28 +173,31 @@ TEST_P(StoreConformance, AddsUsageUpByDayAccountKeyAndModel) {
   draw("j4", "ada", "key_2", "miniature", 4 * kDay);
   draw("j5", "ada", "key_2", "other", 4 * kDay);
   draw("j6", "bob", "key_3", "miniature", 4 * kDay);
+  draw("j7", "ada", "key_2", "other", 4 * kDay, contract::Tier::kTurbo);
   UsageQuery query{.account = "ada"};
   const auto sums = store_->usage_sums(query);
   ASSERT_TRUE(sums.ok()) << sums.error().message;
-  ASSERT_EQ(sums->size(), 4u);
+  ASSERT_EQ(sums->size(), 5u);
   EXPECT_EQ((*sums)[0].day, 4);
   EXPECT_EQ((*sums)[0].key_id, "key_1");
   EXPECT_EQ((*sums)[0].jobs, 1);
   EXPECT_EQ((*sums)[1].key_id, "key_2");
   EXPECT_EQ((*sums)[1].model, "miniature");
   EXPECT_EQ((*sums)[2].model, "other");
-  EXPECT_EQ((*sums)[3].day, 3);
-  EXPECT_EQ((*sums)[3].jobs, 2);
-  EXPECT_EQ((*sums)[3].usage.images, 4);
-  EXPECT_EQ((*sums)[3].usage.steps, 40);
-  EXPECT_EQ((*sums)[3].usage.pixels, 8192);
-  EXPECT_EQ((*sums)[3].usage.seconds, 1.0);
+  EXPECT_EQ((*sums)[2].tier, contract::Tier::kTurbo);
+  EXPECT_EQ((*sums)[3].tier, contract::Tier::kFast);
+  EXPECT_EQ((*sums)[4].day, 3);
+  EXPECT_EQ((*sums)[4].jobs, 2);
+  EXPECT_EQ((*sums)[4].usage.images, 4);
+  EXPECT_EQ((*sums)[4].usage.steps, 40);
+  EXPECT_EQ((*sums)[4].usage.pixels, 8192);
+  EXPECT_EQ((*sums)[4].usage.seconds, 1.0);
   query.before = 4 * kDay;
   EXPECT_EQ(store_->usage_sums(query)->size(), 1u);
-  EXPECT_EQ(store_->usage_sums({.since = 4 * kDay})->size(), 4u);
+  EXPECT_EQ(store_->usage_sums({.since = 4 * kDay})->size(), 5u);
   EXPECT_EQ(store_->usage_sums({.since = 4 * kDay, .limit = 3})->size(), 3u);
-  EXPECT_EQ(*store_->images_since("ada", 4 * kDay), 6);
-  EXPECT_EQ(*store_->images_since("ada", 3 * kDay), 10);
+  EXPECT_EQ(*store_->images_since("ada", 4 * kDay), 8);
+  EXPECT_EQ(*store_->images_since("ada", 3 * kDay), 12);
   EXPECT_EQ(*store_->images_since("eve", 0), 0);
 }
 
@@ -231,16 +237,46 @@ TEST_P(StoreConformance, ListsAnAccountsJobsNewestFirstByCursor) {
   EXPECT_TRUE(store_->list(query)->empty());
 }
 
-TEST_P(StoreConformance, TellsWhetherAnAccountsResultMentionsAText) {
-  const std::int64_t first = submit("j1").sequence;
+TEST_P(StoreConformance, TellsWhetherAnotherJobShowsAnObjectOrMayComeToShowIt) {
+  const std::string object = "hot/ada/ab/abc.png";
+  const std::int64_t first = submit("j1").sequence, second = submit("j2").sequence;
   Transition end = completed("j1", first, 1);
   end.result = R"({"key":"hot/ada/ab/abc.png"})";
   write({started("j1", first, 1), end});
-  EXPECT_TRUE(*store_->result_mentions("ada", "hot/ada/ab/abc.png"));
-  EXPECT_FALSE(*store_->result_mentions("ada", "hot/ada/ab/abd.png"));
-  EXPECT_FALSE(*store_->result_mentions("bob", "hot/ada/ab/abc.png"));
+  const auto use = [&](const char* account, const std::string& name, std::int64_t stored_at) {
+    const ObjectUse found = store_->object_use(account, name, stored_at).value_or_throw();
+    return std::pair(found.shown, found.may_come);
+  };
+  EXPECT_EQ(use("ada", object, 2500), std::pair(true, false));
+  EXPECT_EQ(use("ada", "hot/ada/ab/abd.png", 2500), std::pair(false, false));
+  EXPECT_EQ(use("bob", object, 2500), std::pair(false, false));
+  write({started("j2", second, 1)});  // at 2000
+  EXPECT_EQ(use("ada", object, 2000), std::pair(true, true));
+  EXPECT_EQ(use("ada", object, 1999), std::pair(true, false));
   write({Erasure{first}});
-  EXPECT_FALSE(*store_->result_mentions("ada", "hot/ada/ab/abc.png"));
+  EXPECT_EQ(use("ada", object, 2500), std::pair(false, true));
+  EXPECT_EQ(use("bob", object, 2500), std::pair(false, false));
+  write({completed("j2", second, 1)});
+  EXPECT_EQ(use("ada", object, 2500), std::pair(false, false));
+}
+
+TEST_P(StoreConformance, AnErasedJobsObjectsAreRememberedUntilTheyAreSeenTo) {
+  const std::int64_t first = submit("j1").sequence, second = submit("j2").sequence;
+  EXPECT_EQ(write({Erasure{first, {"hot/ada/ab/abc.png"}}})[0].kind, Written::Kind::kLate);
+  EXPECT_TRUE(store_->removals("", 10)->empty());
+  write({started("j1", first, 1), completed("j1", first, 1), started("j2", second, 1),
+         completed("j2", second, 1)});
+  write({Erasure{first, {"hot/ada/ab/abc.png", "hot/ada/ab/abd.png"}}, Erasure{second, {"x"}}});
+  reopen();
+  EXPECT_EQ(store_->removals("", 2)->size(), 2u);
+  EXPECT_EQ(store_->removals("", 10)->size(), 3u);
+  const auto of_first = store_->removals("j1", 10);
+  ASSERT_EQ(of_first->size(), 2u);
+  EXPECT_EQ((*of_first)[1].object, "hot/ada/ab/abd.png");
+  EXPECT_EQ((*of_first)[1].account, "ada");
+  ASSERT_TRUE(store_->removed((*of_first)[0]).ok());
+  EXPECT_EQ(store_->removals("j1", 10)->size(), 1u);
+  EXPECT_EQ(store_->removals("j2", 10)->size(), 1u);
 }
 
 TEST_P(StoreConformance, ErasesAndSweepsOnlyWhatIsOver) {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 
@@ -251,6 +252,8 @@ bool CatalogBuilder::hash_one(std::stop_token stop) {
 }
 
 void CatalogBuilder::hash(std::stop_token stop) {
+  // Of this thread alone: loading and drawing go first where processors are few.
+  ::setpriority(PRIO_PROCESS, 0, 10);
   while (!stop.stop_requested()) {
     if (hash_one(stop)) continue;
     std::unique_lock lock(mutex_);

@@ -268,7 +268,7 @@ void PostLine::on(const Job& job, Completed& completed) {
   result.model_hash = report.model_hash;
   result.warnings = report.warnings;
   result.steps = report.calls;
-  result.timings.queue = static_cast<double>(leased.started_at - leased.created_at);
+  result.timings.queue = static_cast<double>(leased.started_at - leased.queued_at);
   result.timings.encode = report.encode_ms;
   result.timings.denoise = report.denoise_ms;
   result.timings.decode = report.decode_ms;

@@ -161,7 +161,7 @@ std::shared_ptr<Assignment> Worker::lease() {
       std::make_shared<Assignment>(std::move(**leased), hand_back_.get_token(), services_.clock);
   post_.add(job);
   const contract::Job& row = job->lease.job;
-  const double waited = static_cast<double>(row.started_at - row.created_at) / 1e3;
+  const double waited = static_cast<double>(row.started_at - row.queued_at) / 1e3;
   services_.metrics.queue_wait(contract::name(row.tier), waited);
   if (!read(*job)) {
     post_.fail(job, std::move(*job->problem));
@@ -212,7 +212,7 @@ void Worker::begin_trace(Assignment& job) {
   services_.tracer
       ->start_span({.name = "queue",
                     .parent = job.request.traceparent,
-                    .started_at = platform::Millis(row.created_at)},
+                    .started_at = platform::Millis(row.queued_at)},
                    {{"limner.request_id", row.id}, {"limner.tier", contract::name(row.tier)}})
       .end();
   job.span = services_.tracer->start_span(

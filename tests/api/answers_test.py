@@ -20,28 +20,12 @@ import urllib.error
 import urllib.request
 import uuid
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-VENV = ROOT / ".cache" / "api-venv"
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from python_packages import use_packages  # noqa: E402
+
 # What the service that is started here allows.
 LIMITS = {"largest_side": 512, "most_steps": 99, "most_images": 4, "most_adapters": 3, "most_pixels": 600_000}
 PACKAGES = ["jsonschema==4.26.0", "rfc3339-validator==0.1.4", "schemathesis==4.32.5"]
-SKIPPED = 77
-
-
-def use_packages() -> None:
-    """Goes on in the virtual environment, which is made the first time."""
-    if pathlib.Path(sys.prefix) == VENV:
-        return
-    stamp = VENV / "packages.txt"
-    if not stamp.exists() or stamp.read_text().split() != PACKAGES:
-        made = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True)
-        if made.returncode == 0:
-            made = subprocess.run([VENV / "bin/pip", "install", "-q", *PACKAGES], capture_output=True, text=True)
-        if made.returncode != 0:
-            print("skipped: PyPI gives no packages: " + (made.stderr or made.stdout).strip()[-300:])
-            sys.exit(SKIPPED)
-        stamp.write_text("\n".join(PACKAGES))
-    os.execv(VENV / "bin/python", [str(VENV / "bin/python"), *sys.argv])
 
 
 class Description:
@@ -192,7 +176,7 @@ def tell_waiting(client: Client) -> None:
 
 def tell_rest(client: Client) -> None:
     for target in ("/v1/models", "/v1/samplers", "/v1/loras", "/v1/templates", "/v1/queue", "/v1/usage",
-                   "/v1/usage?by=day,key,model", "/v1/webhooks/deliveries", "/v1/workers", "/livez", "/readyz",
+                   "/v1/usage?by=day,key,model,tier", "/v1/webhooks/deliveries", "/v1/workers", "/livez", "/readyz",
                    "/ping", "/metrics", "/openapi.json"):
         client.ask("GET", target)
     client.ask("POST", "/v1/templates/reload", expect=(200, 404))
@@ -205,6 +189,8 @@ def tell_rest(client: Client) -> None:
     stored = client.ask("POST", "/v1/uploads", picture, 201).json()
     assert client.ask("GET", client.local(stored["url"])).body == picture
     client.ask("POST", "/v1/uploads", b"GIF89a", 415)
+    tell_forms(client, picture, stored["id"])
+    client.ask("DELETE", "/v1/accounts/nobody/data")
     client.ask("POST", "/v1/webhooks/secret", expect=201)
     client.ask("PUT", "/v1/webhooks/endpoint", {"url": "https://hooks.example.com/"})
     client.ask("GET", "/v1/webhooks/endpoint")
@@ -215,6 +201,29 @@ def tell_rest(client: Client) -> None:
     client.ask("POST", "/v1/generations", b"{", 400)
     client.ask("POST", "/v1/generations", {"prompt": "a"}, 401, Authorization="Bearer nonsense")
     client.ask("GET", "/v1/models", expect=401, Authorization="")
+
+
+def tell_forms(client: Client, picture: bytes, stored: str) -> None:
+    """Uploads as forms, by curl and by requests: what their users' clients send."""
+    import requests
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "a \"red\" circle;é.png"
+        file.write_bytes(picture)
+        command = ["curl", "-sS", "-H", f"Authorization: Bearer {client.key}", client.url + "/v1/uploads"]
+        for form in (["-F", "file=@-;filename=a.png"], ["-F", "image=@-;type=image/jpeg"], ["-F", "file=<-"],
+                     ["-H", "Expect: 100-continue", "-F", "file=@-"]):
+            said = subprocess.run(command + form, input=picture, capture_output=True, check=True).stdout
+            assert json.loads(said)["id"] == stored, said
+        two = subprocess.run(command + ["-F", "file=@-", "-F", "name=x"], input=picture, capture_output=True, check=True)
+        assert json.loads(two.stdout)["code"] == "invalid_form", two.stdout
+        for kept in ({"file": file.open("rb")}, {"image": ("b.png", picture, "image/png")}):
+            said = requests.post(client.url + "/v1/uploads", files=kept, timeout=60,
+                                 headers={"Authorization": f"Bearer {client.key}"})
+            assert said.status_code == 201 and said.json()["id"] == stored, said.text
+    boundary = {"Content_Type": "multipart/form-data; boundary=b"}
+    client.ask("POST", "/v1/uploads", b"--b\r\nContent-Disposition: form-data; name=x\r\n\r\ncut", 400, **boundary)
+    client.ask("POST", "/v1/uploads", b"--b--", 400, **boundary)
+    client.ask("POST", "/v1/uploads", b"", 400, **boundary)
 
 
 def tell_limits(client: Client) -> None:
@@ -233,10 +242,11 @@ def fuzz(url: str, key: str) -> int:
     # unsupported_method wants 405 for methods that no RFC has (router_test.cpp looks at 405 and 501). Nothing may pause
     # the queue for the others, and the stream of a job that waits behind many does not end in time.
     return subprocess.run(
-        [VENV / "bin/schemathesis", "--config-file", pathlib.Path(__file__).parent / "schemathesis.toml", "run",
+        [pathlib.Path(sys.prefix) / "bin/schemathesis", "--config-file",
+         pathlib.Path(__file__).resolve().parent / "schemathesis.toml", "run",
          url + "/openapi.json", "-H", f"Authorization: Bearer {key}", "--checks", "all", "--exclude-checks",
          "unsupported_method", "--exclude-path", "/v1/queue/pause", "--exclude-path", "/v1/generations/{id}/events",
-         "--no-color"], cwd=VENV).returncode
+         "--no-color"], cwd=sys.prefix).returncode
 
 
 def tell(url: str, key: str, limits: bool) -> int:
@@ -288,7 +298,7 @@ def main() -> int:
     parser.add_argument("--url")
     parser.add_argument("--key")
     chosen = parser.parse_args()
-    use_packages()
+    use_packages("api-venv", PACKAGES)
     return tell(chosen.url, chosen.key, limits=False) if chosen.url else serve_and_tell(chosen.program)
 
 

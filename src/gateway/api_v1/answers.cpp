@@ -70,6 +70,14 @@ const http::Caller& require(const http::Request& request, Scope scope) {
   return caller;
 }
 
+platform::AuditAct act_by(const http::Caller& caller, std::string_view action, std::string subject,
+                          std::string detail) {
+  return {.actor = caller.key_id,
+          .action = std::string(action),
+          .subject = std::move(subject),
+          .detail = std::move(detail)};
+}
+
 void check_query(const http::Request& request, const std::vector<std::string>& known) {
   for (const auto& [name, value] : request.query) {
     if (std::find(known.begin(), known.end(), name) != known.end()) continue;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "gateway/http/message.h"
+#include "platform/audit/audit_log.h"
 
 namespace limner::gateway::api_v1 {
 
@@ -26,6 +27,10 @@ nlohmann::json parse_object(std::string_view body, std::size_t most_bytes);
 enum class Scope { kGenerate, kRead, kAdminister };
 // Who asks, if his key may do that. Throws: 401 without a key, 403 without the scope.
 const http::Caller& require(const http::Request& request, Scope scope);
+
+// An act of the caller's, as the audit log has it.
+platform::AuditAct act_by(const http::Caller& caller, std::string_view action, std::string subject,
+                          std::string detail = {});
 
 // Throws 400 when the query names anything else than `known`.
 void check_query(const http::Request& request, const std::vector<std::string>& known);

@@ -114,8 +114,8 @@ ApiTest::ApiTest()
                        .not_ready = [this] { return not_ready_; },
                        .refuse = [this](const http::Caller&, std::int64_t) { return refusal_; },
                        .audit =
-                           [this](const http::Caller& who, std::string_view act) {
-                             acts_.push_back(who.account + " " + std::string(act));
+                           [this](const platform::AuditAct& act) {
+                             acts_.push_back(act.actor + " " + act.action);
                            }});
 }
 

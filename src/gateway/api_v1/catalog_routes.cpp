@@ -157,11 +157,17 @@ asio::awaitable<Response> reload_templates(Api& api, http::Request& request) {
   }
   const auto reload = [&services, caller] {
     const auto done = services.templates->reload();
+    if (!done.ok() && done.error().code == ErrorCode::kNotFound) {
+      refuse(status::not_found, "not_found",
+             "There is no file of templates; those read before stay in force.");
+    }
     if (!done.ok()) {
       refuse(status::unprocessable_entity, "invalid_templates",
              "The templates read before stay in force: " + done.error().message);
     }
-    if (services.audit) services.audit(caller, "templates.reload");
+    if (services.audit) {
+      services.audit(act_by(caller, platform::audit_action::kTemplatesReload, "templates"));
+    }
     return services.templates->current();
   };
   const auto templates = co_await http::blocking(services.blocking, reload);

@@ -13,9 +13,9 @@
 #include "delivery/webhook_sender.h"
 #include "delivery/webhook_signature.h"
 #include "gateway/api_v1/answers.h"
-#include "gateway/api_v1/template_choice.h"
 #include "prompt/negative_section.h"
 #include "prompt/parsed_prompt.h"
+#include "templates/template_choice.h"
 
 namespace limner::gateway::api_v1 {
 namespace {
@@ -108,7 +108,8 @@ class BodyReader {
       return nullptr;
     }
     if (by_template) {
-      if (const auto done = choose_template(request, context_.templates, context_.catalog); !done) {
+      const auto done = templates::choose_template(request, context_.templates, context_.catalog);
+      if (!done) {
         fields_.wrong("template", contract::field_message(done.error()));
         return nullptr;
       }

@@ -4,8 +4,8 @@
 
 #include "base/quote.h"
 #include "base/suggest.h"
-#include "delivery/object_key.h"
 #include "gateway/api_v1/answers.h"
+#include "gateway/deleted_pictures.h"
 
 namespace limner::gateway::api_v1 {
 namespace {
@@ -62,48 +62,39 @@ Response shown_answer(const ApiV1Services& services, const Shown& shown) {
   return response;
 }
 
-std::vector<delivery::ObjectKey> stored_objects(const Job& job) {
-  std::vector<delivery::ObjectKey> keys;
-  if (job.result.empty()) return keys;
-  const auto add = [&](const contract::StoredImage& image) {
-    keys.push_back(delivery::parse_object_key(image.key).value_or_throw());
-  };
+std::vector<std::string> stored_objects(const Job& job) {
+  std::vector<std::string> objects;
+  if (job.result.empty()) return objects;
   const auto result = contract::job_result_from_text(job.result).value_or_throw();
   for (const contract::Artifact& artifact : result.images) {
-    add(artifact.image);
-    for (const contract::StoredImage& thumbnail : artifact.thumbnails) add(thumbnail);
+    objects.push_back(artifact.image.key);
+    for (const contract::StoredImage& thumbnail : artifact.thumbnails)
+      objects.push_back(thumbnail.key);
   }
-  return keys;
+  return objects;
 }
 
-// Removes what an erased job stored. Names are made of content: what another job of the account
-// shows too stays; so does what was stored again after the job had ended, for one that runs.
-void remove_objects(const ApiV1Services& services, const Job& job,
-                    const std::vector<delivery::ObjectKey>& keys) {
-  const delivery::Time ended{std::chrono::milliseconds(job.finished_at + 1)};
-  for (const delivery::ObjectKey& key : keys) {
-    const auto shared = services.store.result_mentions(job.account, key.text());
-    const auto removed =
-        shared.ok() && !*shared ? services.artifacts.remove(key, ended) : Result<bool>(false);
-    if (shared.ok() && removed.ok()) continue;
-    // The sweeper takes it when its time has come.
-    services.log.warning(
-        "a picture of a deleted generation could not be removed",
-        {{"request_id", job.id},
-         {"error", shared.ok() ? removed.error().message : shared.error().message}});
-  }
+// What an administrator does to another's generation goes into the audit log.
+queue::Act act_on(const Job& job, const http::Caller& caller, std::string_view action) {
+  if (job.account == caller.account) return std::nullopt;
+  return act_by(caller, action, "generation " + job.id, "of account " + job.account);
 }
 
 // Blocks.
 void erase(const ApiV1Services& services, const http::Caller& caller, const std::string& id) {
   const Job job = show(services, caller, id).job;
-  if (!contract::is_terminal(job.status)) {
+  const auto erased = services.queue.erase(
+      job, stored_objects(job), act_on(job, caller, platform::audit_action::kDataDelete));
+  if (!erased.ok() && erased.error().code == ErrorCode::kInvalidArgument) {
+    const auto now = show(services, caller, id).job.status;
     refuse(status::conflict, "not_ended",
-           fmt::format("The generation is {}: cancel it first.", name(job.status)));
+           fmt::format("The generation is {}: cancel it first.", name(now)));
   }
-  const auto keys = stored_objects(job);
-  services.queue.erase(id).value_or_throw();
-  remove_objects(services, job, keys);
+  erased.value_or_throw();
+  const auto removed = remove_deleted_pictures(services.store, services.artifacts, id);
+  if (removed.ok()) return;
+  services.log.warning("pictures of a deleted generation are not removed yet",
+                       {{"request_id", id}, {"error", removed.error().message}});
 }
 
 }  // namespace
@@ -136,8 +127,8 @@ asio::awaitable<Response> cancel_generation(Api& api, http::Request& request) {
   check_query(request, {});
   const std::string id = request.path_parameters.at("id");
   const auto cancel = [&api, caller, id] {
-    show(api.services, caller, id);
-    (void)api.services.queue.cancel(id).value_or_throw();
+    const Job job = show(api.services, caller, id).job;
+    (void)api.services.queue.cancel(id, act_on(job, caller, "generation.cancel")).value_or_throw();
     return show(api.services, caller, id);
   };
   const Shown shown = co_await http::blocking(api.services.blocking, cancel);
@@ -149,8 +140,8 @@ asio::awaitable<Response> retry_generation(Api& api, http::Request& request) {
   check_query(request, {});
   const std::string id = request.path_parameters.at("id");
   const auto retry = [&api, caller, id] {
-    show(api.services, caller, id);
-    const auto done = api.services.queue.retry(id);
+    const Job job = show(api.services, caller, id).job;
+    const auto done = api.services.queue.retry(id, act_on(job, caller, "generation.retry"));
     if (!done.ok() && done.error().code == ErrorCode::kInvalidArgument) {
       const auto now = show(api.services, caller, id).job.status;
       refuse(status::conflict, "not_retryable",

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include "gateway/api_v1/api_for_test.h"
+#include "gateway/deleted_pictures.h"
 
 namespace limner::gateway::api_v1 {
 namespace {
@@ -331,6 +332,134 @@ TEST_F(Generations, AreDeletedWithTheirPictures) {
   EXPECT_EQ(get(picture).status, 200) << "another generation shows the same picture";
   EXPECT_EQ(remove(twin), 204);
   EXPECT_EQ(get(picture).status, 404);
+}
+
+class Deletions : public ApiTest {
+ protected:
+  int remove(const std::string& id) {
+    return ask({.method = "DELETE", .target = "/v1/generations/" + id}).status;
+  }
+  bool is_stored(const contract::Artifact& picture) {
+    return artifacts_->head(delivery::parse_object_key(picture.image.key).value()).ok();
+  }
+  // As the service does every now and then; how many pictures wait.
+  std::size_t sweep() { return remove_deleted_pictures(*rows_, *artifacts_).value_or_throw(); }
+};
+
+TEST_F(Deletions, APictureThatARunningTwinHasStoredWaitsForTheTwinsEnd) {
+  for (const bool twin_completes : {true, false}) {
+    const std::string first = submit(), twin = submit();
+    const auto leased = lease(), twins = lease();
+    clock_.advance(10ms);
+    const contract::Artifact picture = artifact(twins, "the same bytes");
+    clock_.advance(10ms);
+    complete(leased, "the same bytes");
+    EXPECT_EQ(remove(first), 204);
+    EXPECT_TRUE(is_stored(picture)) << "the twin is about to show it";
+    EXPECT_EQ(sweep(), 1u);
+    if (twin_completes) {
+      clock_.advance(10ms);
+      complete(twins, "the same bytes");
+      EXPECT_EQ(sweep(), 0u);
+      EXPECT_TRUE(is_stored(picture));
+      EXPECT_EQ(remove(twin), 204);
+    } else {
+      ASSERT_TRUE(queue_->fail(twins, Error{ErrorCode::kInternal, "broke", false}).ok());
+      EXPECT_EQ(sweep(), 0u);
+    }
+    EXPECT_FALSE(is_stored(picture));
+  }
+}
+
+TEST_F(Deletions, WaitForNoJobThatBeganLaterOrIsAnotherAccounts) {
+  const std::string first = submit();
+  ASSERT_EQ(ask({.method = "POST",
+                 .target = "/v1/generations",
+                 .body = R"({"prompt": "a"})",
+                 .account = "bob"})
+                .status,
+            202);
+  auto leased = lease();
+  auto other = lease();
+  if (leased.job.id != first) std::swap(leased, other);
+  const contract::Artifact picture = artifact(leased, "bytes");
+  complete(leased, "bytes");
+  submit();
+  clock_.advance(2s);
+  lease();
+  EXPECT_EQ(remove(first), 204);
+  EXPECT_FALSE(is_stored(picture));
+}
+
+// The store does not answer, or the process ends between the two.
+TEST_F(Deletions, AreKeptUntilThePicturesAreGone) {
+  const std::string id = submit();
+  const auto leased = lease();
+  const contract::Artifact picture = artifact(leased, "bytes");
+  complete(leased, "bytes");
+  ASSERT_TRUE(queue_->erase(**queue_->find(id), {picture.image.key}).ok());
+  EXPECT_TRUE(is_stored(picture));
+  EXPECT_EQ(sweep(), 0u);
+  EXPECT_FALSE(is_stored(picture));
+  EXPECT_TRUE(rows_->removals("", 10)->empty());
+}
+
+TEST_F(Deletions, OfAllOfAnAccountTakeItsGenerationsAndPictures) {
+  const Asked all{
+      .method = "DELETE", .target = "/v1/accounts/ada/data", .account = "root", .admin = true};
+  std::vector<contract::Artifact> pictures;
+  for (const char* bytes : {"one", "two"}) {
+    submit();
+    const auto leased = lease();
+    pictures.push_back(artifact(leased, bytes));
+    complete(leased, bytes);
+  }
+  const std::string waits = submit();
+  ASSERT_EQ(ask({.method = "POST",
+                 .target = "/v1/generations",
+                 .body = R"({"prompt": "a"})",
+                 .account = "bob"})
+                .status,
+            202);
+  clock_.advance(10ms);
+  Asked not_admin = all;
+  not_admin.admin = false;
+  EXPECT_EQ(ask(not_admin).status, 403);
+  EXPECT_EQ(ask(all).status, 409) << "one waits";
+  EXPECT_TRUE(acts_.empty());
+  EXPECT_EQ(post("/v1/generations/" + waits + "/cancel").status, 200);
+  EXPECT_EQ(ask(all).json(), json({{"account", "ada"}, {"generations", 3}, {"objects", 2}}));
+  EXPECT_EQ(acts_, std::vector<std::string>{"key-root data.delete"});
+  EXPECT_TRUE(get("/v1/generations").json()["data"].empty());
+  EXPECT_FALSE(is_stored(pictures[0]) || is_stored(pictures[1]));
+  EXPECT_EQ(get("/v1/usage").json()["totals"]["jobs"], 2) << "it was drawn all the same";
+  EXPECT_EQ(ask({.target = "/v1/generations", .account = "bob"}).json()["data"].size(), 1u);
+  Asked odd = all;
+  odd.target = "/v1/accounts/a.b/data";
+  EXPECT_EQ(ask(odd).status, 400);
+}
+
+TEST_F(Generations, WhatAdministratorsDoToThoseOfOthersIsAudited) {
+  const auto admins = [&](const std::string& method, const std::string& target) {
+    return ask({.method = method, .target = target, .account = "root", .admin = true}).status;
+  };
+  const std::string self = "/v1/generations/" + submit(), own = "/v1/generations/" + submit();
+  EXPECT_EQ(admins("POST", self + "/cancel"), 200);
+  EXPECT_EQ(admins("POST", self + "/retry"), 202);
+  EXPECT_EQ(admins("POST", self + "/cancel"), 200);
+  EXPECT_EQ(admins("DELETE", self), 204);
+  EXPECT_EQ(post(own + "/cancel").status, 200);
+  EXPECT_EQ(ask({.method = "DELETE", .target = own}).status, 204);
+  std::vector<std::string> acts;
+  for (const auto& entry :
+       platform::list_audit(folder_ / "limner.db", INT64_MAX, 10).value_or_throw()) {
+    EXPECT_EQ(entry.act.actor, "key-root");
+    EXPECT_EQ(entry.act.subject, "generation " + self.substr(self.rfind('/') + 1));
+    EXPECT_EQ(entry.act.detail, "of account ada");
+    acts.insert(acts.begin(), entry.act.action);
+  }
+  EXPECT_EQ(acts, (std::vector<std::string>{"generation.cancel", "generation.retry",
+                                            "generation.cancel", "data.delete"}));
 }
 
 }  // namespace

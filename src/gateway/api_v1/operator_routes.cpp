@@ -24,14 +24,13 @@ json worker_object(const WorkerView& worker) {
           {"replaced_threads", worker.replaced_threads}};
 }
 
-// `act` is as the audit log has it.
-asio::awaitable<Response> set_paused(Api& api, Request& request, bool paused,
-                                     std::string_view act) {
-  const http::Caller caller = require(request, Scope::kAdminister);
+asio::awaitable<Response> set_paused(Api& api, Request& request, bool paused) {
+  using namespace platform::audit_action;
+  const http::Caller& caller = require(request, Scope::kAdminister);
   check_query(request, {});
-  co_await http::blocking(api.services.blocking, [&api, &caller, paused, act] {
-    (paused ? api.services.queue.pause() : api.services.queue.resume()).value_or_throw();
-    if (api.services.audit) api.services.audit(caller, act);
+  const auto act = act_by(caller, paused ? kQueuePause : kQueueResume, "queue");
+  co_await http::blocking(api.services.blocking, [&api, &act, paused] {
+    (paused ? api.services.queue.pause(act) : api.services.queue.resume(act)).value_or_throw();
   });
   co_return json_answer({{"paused", api.services.queue.paused()}});
 }
@@ -39,11 +38,11 @@ asio::awaitable<Response> set_paused(Api& api, Request& request, bool paused,
 }  // namespace
 
 asio::awaitable<Response> pause_queue(Api& api, Request& request) {
-  return set_paused(api, request, true, "queue.pause");
+  return set_paused(api, request, true);
 }
 
 asio::awaitable<Response> resume_queue(Api& api, Request& request) {
-  return set_paused(api, request, false, "queue.resume");
+  return set_paused(api, request, false);
 }
 
 asio::awaitable<Response> list_workers(Api& api, Request& request) {
@@ -57,11 +56,13 @@ asio::awaitable<Response> list_workers(Api& api, Request& request) {
 }
 
 asio::awaitable<Response> reinitialize_workers(Api& api, Request& request) {
-  const http::Caller caller = require(request, Scope::kAdminister);
+  const http::Caller& caller = require(request, Scope::kAdminister);
   check_query(request, {});
   const std::size_t fresh =
       co_await http::blocking(api.services.blocking, [&api, &caller]() -> std::size_t {
-        if (api.services.audit) api.services.audit(caller, "workers.reinitialize");
+        // Before the act: what cannot be written is not done.
+        if (api.services.audit)
+          api.services.audit(act_by(caller, "workers.reinitialize", "workers"));
         return api.services.reinitialize ? api.services.reinitialize() : 0;
       });
   co_return json_answer({{"reinitialized", fresh}});

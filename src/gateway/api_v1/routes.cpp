@@ -1,5 +1,6 @@
 #include "gateway/api_v1/routes.h"
 
+#include "gateway/api_v1/account_routes.h"
 #include "gateway/api_v1/artifact_routes.h"
 #include "gateway/api_v1/catalog_routes.h"
 #include "gateway/api_v1/create_generation.h"
@@ -41,7 +42,8 @@ void add_routes(http::Router& router, ApiV1Services services) {
   add(verb::get, "/v1/workers", list_workers);
   add(verb::post, "/v1/workers/reinitialize", reinitialize_workers);
   add(verb::get, "/v1/usage", show_usage);
-  add(verb::post, "/v1/uploads", upload, {.body_limit = kMostUploadBytes});
+  add(verb::delete_, "/v1/accounts/{account}/data", delete_account_data);
+  add(verb::post, "/v1/uploads", upload, {.body_limit = kMostUploadBody});
   add(verb::get, "/v1/artifacts/{key...}", get_artifact, open);
   add(verb::get, "/livez", livez, open);
   add(verb::get, "/readyz", readyz, open);

@@ -9,6 +9,7 @@
 #include "gateway/api_v1/api_for_test.h"
 #include "gateway/api_v1/artifact_routes.h"
 #include "gateway/api_v1/openapi_text.h"
+#include "gateway/api_v1/upload_routes.h"
 #include "gateway/webhooks/routes.h"
 #include "image/encode.h"
 
@@ -110,7 +111,7 @@ TEST_F(Routes, TemplatesAreReadAgainByAdministratorsAndABrokenFileChangesNothing
   EXPECT_EQ(ask(reload).status, 403);
   reload.admin = true;
   EXPECT_EQ(ask(reload).status, 200);
-  EXPECT_EQ(acts_, std::vector<std::string>{"ada templates.reload"});
+  EXPECT_EQ(acts_, std::vector<std::string>{"key-ada templates.reload"});
   std::ofstream(folder_ / "templates.json") << "{ \"templates\": 3 }";
   EXPECT_EQ(ask(reload).status, 422);
   EXPECT_EQ(get("/v1/templates").json()["data"].size(), 1u);
@@ -194,9 +195,45 @@ TEST_F(Routes, UploadsAreKnownByTheirContent) {
   EXPECT_EQ(status(""), 400);
   EXPECT_EQ(status("GIF89a"), 415);
   EXPECT_EQ(status(body.substr(0, 20)), 422);
+  EXPECT_EQ(status(body + std::string(kMostUploadBytes, 'x')), 413);
   std::string bomb = body;
   bomb[16] = 0x7F;  // 2 130 706 435 pixels wide
   EXPECT_EQ(status(bomb), 422);
+}
+
+TEST_F(Routes, UploadsMayBeFormsWithOneFile) {
+  const auto png =
+      image::encode({.width = 3, .height = 2, .pixels = std::vector<std::uint8_t>(18)}, {}).value();
+  const std::string file(png.begin(), png.end());
+  const auto send = [&](const std::string& body, const std::string& type) {
+    return ask({.method = "POST",
+                .target = "/v1/uploads",
+                .body = body,
+                .headers = {{"Content-Type", type}}});
+  };
+  const auto form = [&](const std::string& content) {
+    return "--xyz\r\nContent-Disposition: form-data; name=\"image\"; filename=\"a.gif\"\r\n"
+           "Content-Type: image/gif\r\n\r\n" +
+           content + "\r\n";
+  };
+  const std::string type = "Multipart/Form-Data; boundary=xyz";
+  const Answer stored = send(form(file) + "--xyz--\r\n", type);
+  ASSERT_EQ(stored.status, 201) << stored.body;
+  EXPECT_EQ(stored.json()["content_type"], "image/png");
+  EXPECT_EQ(stored.json()["bytes"], file.size());
+  EXPECT_EQ(send(file, "image/png").json()["id"], stored.json()["id"]);
+
+  EXPECT_EQ(send(form("GIF89a") + "--xyz--", type).status, 415);
+  EXPECT_EQ(send(form("") + "--xyz--", type).status, 400);
+  for (const std::string& body : {std::string("--xyz--"), form(file),
+                                  form(file) + form(file) + "--xyz--", file, std::string()}) {
+    const Answer wrong = send(body, type);
+    EXPECT_EQ(wrong.status, 400);
+    EXPECT_EQ(wrong.json()["code"], "invalid_form");
+  }
+  EXPECT_EQ(send(form(file) + form(file) + "--xyz--", type).json()["detail"],
+            "The form must have one part, the file; it has 2.");
+  EXPECT_EQ(send(form(file) + "--xyz--", "multipart/form-data").status, 400);
 }
 
 TEST_F(Routes, AddUpWhatWasDrawn) {
@@ -219,6 +256,9 @@ TEST_F(Routes, AddUpWhatWasDrawn) {
   EXPECT_EQ(keys["data"][0]["model"], "miniature");
   EXPECT_EQ(keys["data"][0]["key_id"], "key-ada");
   EXPECT_EQ(keys["data"][0]["pixels"], 5 * 16384);
+  const json tiers = get("/v1/usage?by=tier,day").json();
+  ASSERT_EQ(tiers["data"].size(), 3u);
+  EXPECT_EQ(tiers["data"][0]["tier"], "fast");
   EXPECT_EQ(ask({.target = "/v1/usage", .account = "bob"}).json()["totals"]["jobs"], 0);
   const Asked all{.target = "/v1/usage?account=*&by=account", .account = "bob", .admin = true};
   EXPECT_EQ(ask(all).json()["data"][0]["account"], "ada");

@@ -18,6 +18,7 @@
 #include "gateway/api_v1/generation_object.h"
 #include "gateway/http/blocking.h"
 #include "gateway/http/message.h"
+#include "platform/audit/audit_log.h"
 #include "platform/clock.h"
 #include "platform/http/download.h"
 #include "platform/metrics/metrics.h"
@@ -70,8 +71,9 @@ struct ApiV1Services {
   std::function<std::vector<WorkerView>()> workers{};  // absent: none in this process
   // A fresh thread for every worker that hangs and got none by itself; how many there were.
   std::function<std::size_t()> reinitialize{};
-  // Told of administrative acts: "templates.reload", with the account and key of who did it.
-  std::function<void(const http::Caller&, std::string_view act)> audit{};
+  // Writes an act that changes nothing in the database; throws Failure where it cannot. Those that
+  // do are written with their change.
+  std::function<void(const platform::AuditAct&)> audit{};
 
   Showing showing() const { return {artifacts, clock, public_url, url_lifetime}; }
 };

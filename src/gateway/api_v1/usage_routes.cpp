@@ -20,7 +20,7 @@ using std::chrono::sys_days;
 constexpr std::int64_t kDay = 86'400'000;  // milliseconds
 constexpr std::int64_t kMostDays = 400;
 constexpr std::size_t kMostSums = 100'000;
-const std::vector<std::string> kBy = {"day", "account", "key", "model"};
+const std::vector<std::string> kBy = {"day", "account", "key", "model", "tier"};
 
 std::string date(std::int64_t day) {
   const std::chrono::year_month_day shown{sys_days{std::chrono::days(day)}};
@@ -118,6 +118,7 @@ std::vector<std::pair<std::string, std::string>> group_of(const queue::UsageSum&
     if (name == "account") group.emplace_back("account", sum.account);
     if (name == "key") group.emplace_back("key_id", sum.key_id);
     if (name == "model") group.emplace_back("model", sum.model);
+    if (name == "tier") group.emplace_back("tier", contract::name(sum.tier));
   }
   return group;
 }

@@ -1,5 +1,7 @@
 #include "gateway/http/connection.h"
 
+#include <fmt/format.h>
+
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -31,6 +33,12 @@ Problem too_slow() {
   return {.status = beast_http::status::request_timeout,
           .code = "request_timeout",
           .detail = "The request did not come in time."};
+}
+
+Problem too_large(std::size_t limit) {
+  return {.status = beast_http::status::payload_too_large,
+          .code = "body_too_large",
+          .detail = fmt::format("The body must be at most {} bytes.", limit)};
 }
 
 Response bare_error() {
@@ -156,21 +164,20 @@ asio::awaitable<std::string> Connection::read_body(std::size_t limit) {
   limit = std::min(limit, context_.options.body_limit);
   if (parser_->is_done()) co_return std::string();
   body_failed_ = true;  // until it has been read
-  if (parser_->content_length().value_or(0) > limit)
-    refuse(parse_problem(beast_http::error::body_limit));
+  if (parser_->content_length().value_or(0) > limit) refuse(too_large(limit));
   parser_->body_limit(limit);
   const auto expected = parser_->get()[beast_http::field::expect];
   if (boost::beast::iequals(expected, "100-continue") && wire_->unread().empty()) {
     co_await wire_->write("HTTP/1.1 100 Continue\r\n\r\n", context_.options.write_stall);
   }
-  co_await read_body_bytes();
+  co_await read_body_bytes(limit);
   body_failed_ = false;
   std::string body = std::move(parser_->get().body());
   watch();
   co_return body;
 }
 
-asio::awaitable<void> Connection::read_body_bytes() {
+asio::awaitable<void> Connection::read_body_bytes(std::size_t limit) {
   const ServerOptions& options = context_.options;
   const auto end = Clock::now() + options.body_time;
   std::string& unread = wire_->unread();
@@ -180,6 +187,7 @@ asio::awaitable<void> Connection::read_body_bytes() {
       const std::size_t used = parser_->put(asio::buffer(unread), failed);
       unread.erase(0, used);
       if (failed == beast_http::error::need_more) break;
+      if (failed == beast_http::error::body_limit) refuse(too_large(limit));
       if (failed) refuse(parse_problem(failed));
     }
     if (parser_->is_done()) co_return;

@@ -6,7 +6,6 @@
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/ssl/context.hpp>
 #include <memory>
 #include <optional>
 #include <stop_token>
@@ -25,7 +24,7 @@ struct ConnectionContext {
   const ServerOptions& options;
   const Handler& handler;
   Log& log;
-  boost::asio::ssl::context* tls = nullptr;  // null: plain HTTP
+  SSL_CTX* tls = nullptr;  // null: plain HTTP
   std::atomic<bool>& draining;
 };
 
@@ -50,7 +49,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   boost::asio::awaitable<bool> wait_for_request();
   boost::asio::awaitable<std::optional<Problem>> read_header(Request& request);
   boost::asio::awaitable<std::string> read_body(std::size_t limit);
-  boost::asio::awaitable<void> read_body_bytes();
+  boost::asio::awaitable<void> read_body_bytes(std::size_t limit);
   boost::asio::awaitable<bool> skip_body();
   bool can_go_on() const;
   boost::asio::awaitable<Response> call_handler(Request& request);

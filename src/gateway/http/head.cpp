@@ -78,10 +78,6 @@ Problem parse_problem(const boost::system::error_code& failed) {
     return {.status = beast_http::status::request_header_fields_too_large,
             .code = "header_too_large",
             .detail = "The request's header is too large."};
-  if (failed == error::body_limit)
-    return {.status = beast_http::status::payload_too_large,
-            .code = "body_too_large",
-            .detail = "The request's body is too large."};
   // Of a line that is not well-formed too, so not a 505.
   if (failed == error::bad_version)
     return bad_request("The request's first line does not end in HTTP/1.0 or HTTP/1.1.");

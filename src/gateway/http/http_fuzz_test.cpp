@@ -1,15 +1,10 @@
 // Fuzzing of all that strangers' bytes reach first: requests to a listening server, targets, forms.
-// Deterministic; LIMNER_FUZZ_SECONDS makes it run longer and LIMNER_FUZZ_SEED start elsewhere.
-#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <chrono>
-#include <cstdlib>
-#include <iterator>
-#include <random>
 #include <string>
 
+#include "base/fuzzing.h"
 #include "base/utf8.h"
 #include "gateway/http/multipart.h"
 #include "gateway/http/problem.h"
@@ -21,96 +16,18 @@
 namespace limner::gateway::http {
 namespace {
 
-double setting(const char* name, double fallback) {
-  const char* text = std::getenv(name);
-  return text ? std::atof(text) : fallback;
-}
+constexpr const char* kPieces[] = {
+    "\r\n", "\n",  ":",  "0\r\n\r\n", "%00",      "chunked", "9999999999", "\t",
+    "%",    "--b", "\"", ";",         "\r\n\r\n", "Host: y", "\x7f",       "filename=\"../x\""};
 
-class Generator {
- public:
-  explicit Generator(std::uint64_t seed) : random_(seed) {}
-
-  std::uint64_t below(std::uint64_t bound) { return random_() % bound; }
-
-  template <std::size_t N>
-  std::string one_of(const char* const (&choices)[N]) {
-    return choices[below(N)];
-  }
-
-  void damage(std::string& text) {
-    if (text.empty()) return;
-    const std::size_t at = below(text.size());
-    switch (below(6)) {
-      case 0:
-        text.erase(at, 1 + below(9));
-        return;
-      case 1:
-        text[at] = static_cast<char>(below(256));
-        return;
-      case 2:
-        text.resize(at);
-        return;
-      case 3:
-        text.insert(at, text.substr(below(text.size()), below(40)));
-        return;
-      case 4:
-        text.insert(at, std::string(below(60), "\r\n%:"[below(4)]));
-        return;
-      default:
-        text.insert(at,
-                    one_of({"\r\n", "\n", ":", "0\r\n\r\n", "%00", "chunked", "9999999999", "\t"}));
-        return;
-    }
-  }
-
-  std::string target() {
-    std::string text = one_of({"/", "/v1/jobs", "/v1/jobs/", "http://x/v1/jobs", "*", "//", ""});
-    for (std::uint64_t n = below(4); n > 0; --n)
-      text += one_of({"/a", "/%41", "/..", "/%2e%2e", "/%2f", "?a=1", "&a=2", "&b=%20", "%", "+",
-                      "/%e2%82%ac", "/%ff", "#"});
-    return text;
-  }
-
-  std::string request() {
-    std::string text = fmt::format("{} {} HTTP/{}\r\nHost: x\r\n",
-                                   one_of({"GET", "POST", "HEAD", "PUT", "BREW", "get"}), target(),
-                                   one_of({"1.1", "1.1", "1.1", "1.0", "2.0"}));
-    for (std::uint64_t n = below(4); n > 0; --n)
-      text += one_of({"Content-Length: 5\r\n", "Content-Length: 0\r\n", "A: b\r\n", "Host: y\r\n",
-                      "Transfer-Encoding: chunked\r\n", "Connection: close\r\n",
-                      "Connection: keep-alive\r\n", "Expect: 100-continue\r\n", "A:\r\n b\r\n",
-                      "Transfer-Encoding: gzip, chunked\r\n", "Upgrade: h2c\r\n"});
-    text += "\r\n";
-    text += one_of({"", "", "hello", "5\r\nhello\r\n0\r\n\r\n", "1;x=y\r\na\r\n0\r\nB: c\r\n\r\n",
-                    "ffffffffffffffffff\r\n", "-1\r\n"});
-    return text;
-  }
-
-  std::string form() {
-    std::string text;
-    for (std::uint64_t n = below(4); n > 0; --n)
-      text += fmt::format("--b\r\nContent-Disposition: form-data; name={}{}\r\n\r\n{}\r\n",
-                          one_of({"a", "\"a\"", "\"a\\\"\"", "\"", ""}),
-                          one_of({"", "; filename=\"../x\"", ";filename=y", "\r\nContent-Type: z"}),
-                          one_of({"", "text", "\r\n--", "--b"}));
-    return text + "--b--\r\n";
-  }
-
- private:
-  std::mt19937_64 random_;
-};
-
-// Calls `check` with one generator after another.
-template <typename Check>
-void fuzz(int least, Check check) {
-  const auto begin = std::chrono::steady_clock::now();
-  const std::chrono::duration<double> time(setting("LIMNER_FUZZ_SECONDS", 0));
-  auto seed = static_cast<std::uint64_t>(setting("LIMNER_FUZZ_SEED", 1));
-  for (int i = 0; i < least || std::chrono::steady_clock::now() - begin < time; ++i, ++seed) {
-    Generator generator(seed);
-    check(generator);
-    if (::testing::Test::HasFailure()) FAIL() << "seed " << seed;
-  }
+// One of the corpus, or several behind each other, damaged or not.
+std::string damaged(const std::vector<std::pair<std::filesystem::path, std::string>>& beginnings,
+                    std::mt19937_64& random) {
+  std::string text;
+  for (std::uint64_t n = 1 + random() % 2; n > 0; --n)
+    text += beginnings[random() % beginnings.size()].second;
+  for (std::uint64_t n = random() % 5; n > 0; --n) fuzzing::damage(text, random, kPieces);
+  return text;
 }
 
 bool is_safe(const std::string& text) {
@@ -119,40 +36,67 @@ bool is_safe(const std::string& text) {
          });
 }
 
-void check_target(std::string text, Generator& generator) {
-  for (std::uint64_t n = generator.below(4); n > 0; --n) generator.damage(text);
+void check_target(const std::string& text) {
   try {
     const Target target = parse_target(text);
     for (const std::string& segment : target.segments)
-      EXPECT_TRUE(is_safe(segment) && segment != "." && segment != ".." &&
+      ASSERT_TRUE(is_safe(segment) && segment != "." && segment != ".." &&
                   segment.find('/') == std::string::npos)
           << text;
     for (const auto& [name, value] : target.query)
-      EXPECT_TRUE(is_safe(name) && is_safe(value)) << text;
+      ASSERT_TRUE(is_safe(name) && is_safe(value)) << text;
   } catch (const ProblemFailure& failure) {
-    EXPECT_EQ(failure.problem().status, beast_http::status::bad_request);
-    EXPECT_TRUE(failure.problem().detail.ends_with('.'));
+    ASSERT_EQ(failure.problem().status, beast_http::status::bad_request);
+    ASSERT_TRUE(failure.problem().detail.ends_with('.'));
   }
 }
 
 TEST(TargetFuzz, WhatIsAcceptedIsSafe) {
-  fuzz(20'000, [](Generator& generator) { check_target(generator.target(), generator); });
+  static constexpr const char* kBegins[] = {"/", "/v1/jobs", "/v1/jobs/", "http://x/v1/jobs",
+                                            "*", "//",       ""};
+  static constexpr const char* kTargetPieces[] = {
+      "/a", "/%41", "/..", "/%2e%2e", "/%2f", "?a=1", "&a=2", "&b=%20",     "%",
+      "+",  "#",    "\\",  "/.",      "%00",  "\t",   "=",    "/%e2%82%ac", "/%ff"};
+  fuzzing::run(0.5, [&](std::uint64_t seed) {
+    std::mt19937_64 random(seed);
+    std::string text = kBegins[random() % std::size(kBegins)];
+    for (std::uint64_t n = random() % 5; n > 0; --n)
+      text += kTargetPieces[random() % std::size(kTargetPieces)];
+    for (std::uint64_t n = random() % 4; n > 0; --n) fuzzing::damage(text, random, kTargetPieces);
+    check_target(text);
+  });
 }
 
-TEST(MultipartFuzz, PartsLieInTheBody) {
-  fuzz(10'000, [](Generator& generator) {
-    std::string body = generator.form();
+void check_form(const std::string& type, const std::string& body) {
+  const auto parts = parse_multipart(type, body);
+  if (!parts.ok()) {
+    ASSERT_EQ(parts.error().code, ErrorCode::kInvalidArgument);
+    return;
+  }
+  ASSERT_LE(parts->size(), kMostFormParts);
+  for (const FormPart& part : *parts) {
+    ASSERT_FALSE(part.name.empty());
+    ASSERT_EQ(part.filename.find('/'), std::string::npos);
+    ASSERT_TRUE(part.content.data() >= body.data() &&
+                part.content.data() + part.content.size() <= body.data() + body.size());
+  }
+}
+
+TEST(FormFuzz, TheKeptCorpusIsReadOrRefused) {
+  for (const auto& [file, body] : fuzzing::corpus("form")) {
+    const bool good = file.filename().string().starts_with("good");
+    check_form("multipart/form-data; boundary=b", body);
+    EXPECT_EQ(parse_multipart("multipart/form-data; boundary=b", body).ok(), good) << file;
+  }
+}
+
+TEST(FormFuzz, PartsOfDamagedFormsLieInTheBody) {
+  const auto beginnings = fuzzing::corpus("form");
+  fuzzing::run(0.5, [&](std::uint64_t seed) {
+    std::mt19937_64 random(seed);
     std::string type = "multipart/form-data; boundary=b";
-    for (std::uint64_t n = generator.below(4); n > 0; --n)
-      generator.damage(generator.below(4) == 0 ? type : body);
-    const auto parts = parse_multipart(type, body);
-    if (!parts.ok()) return;
-    for (const FormPart& part : *parts) {
-      EXPECT_FALSE(part.name.empty());
-      EXPECT_EQ(part.filename.find('/'), std::string::npos);
-      EXPECT_TRUE(part.content.data() >= body.data() &&
-                  part.content.data() + part.content.size() <= body.data() + body.size());
-    }
+    if (random() % 4 == 0) fuzzing::damage(type, random, kPieces);
+    check_form(type, damaged(beginnings, random));
   });
 }
 
@@ -184,6 +128,15 @@ void check_answers(std::string bytes) {
   }
 }
 
+// Sends `bytes` in two pieces, as the network may cut them.
+void check_server(std::uint16_t port, const std::string& bytes, std::size_t cut) {
+  RawClient client(port);
+  client.send(std::string_view(bytes).substr(0, cut));
+  client.send(std::string_view(bytes).substr(cut));
+  client.shutdown_sending();
+  check_answers(client.read_all());
+}
+
 TEST(ServerFuzz, DamagedRequestsAreAnsweredOrRefused) {
   NoLog log;
   ServerOptions options;
@@ -191,15 +144,15 @@ TEST(ServerFuzz, DamagedRequestsAreAnsweredOrRefused) {
   options.body_stall = std::chrono::seconds(2);
   Server server(options, answer, log);
   ASSERT_TRUE(server.start().ok());
-  fuzz(1'500, [&](Generator& generator) {
-    std::string bytes = generator.request() + generator.request();
-    for (std::uint64_t n = generator.below(5); n > 0; --n) generator.damage(bytes);
-    RawClient client(server.port());
-    const std::size_t cut = generator.below(bytes.size() + 1);
-    client.send(std::string_view(bytes).substr(0, cut));
-    client.send(std::string_view(bytes).substr(cut));
-    client.shutdown_sending();
-    check_answers(client.read_all());
+  const auto beginnings = fuzzing::corpus("http");
+  for (const auto& [file, bytes] : beginnings) {
+    SCOPED_TRACE(file);
+    check_server(server.port(), bytes, bytes.size() / 2);
+  }
+  fuzzing::run(1, [&](std::uint64_t seed) {
+    std::mt19937_64 random(seed);
+    const std::string bytes = damaged(beginnings, random);
+    check_server(server.port(), bytes, random() % (bytes.size() + 1));
   });
   RawClient after(server.port());
   after.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");

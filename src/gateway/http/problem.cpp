@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "contract/request_fields.h"
+
 namespace limner::gateway::http {
 
 namespace {
@@ -23,6 +25,16 @@ std::string code_of(status answer) {
     if (c < 'a' || c > 'z') c = '_';
   }
   return code;
+}
+
+// "[queue] the job has just changed: ask again" as strangers read it: a sentence, without the place
+// in our house.
+std::string sentence(const std::string& message) {
+  std::string text = contract::field_message({ErrorCode::kInternal, message});
+  if (text.empty()) return text;
+  if (text[0] >= 'a' && text[0] <= 'z') text[0] = static_cast<char>(text[0] - 'a' + 'A');
+  if (std::string_view(".!?").find(text.back()) == std::string_view::npos) text += '.';
+  return text;
 }
 
 }  // namespace
@@ -85,7 +97,7 @@ Response problem_response(const Problem& problem, std::string_view request_id) {
   nlohmann::ordered_json body = {{"type", "urn:limner:problem:" + code},
                                  {"title", std::string(title.data(), title.size())},
                                  {"status", static_cast<int>(problem.status)},
-                                 {"detail", problem.detail},
+                                 {"detail", sentence(problem.detail)},
                                  {"instance", "urn:limner:request:" + std::string(request_id)},
                                  {"code", code}};
   if (!problem.fields.empty()) {

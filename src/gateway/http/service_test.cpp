@@ -328,5 +328,17 @@ TEST(Problem, EveryErrorCodeHasItsStatus) {
   EXPECT_EQ(full_disk.detail.find("/data"), std::string::npos);
 }
 
+TEST(Problem, DetailsAreSentencesForStrangers) {
+  const auto detail = [](const char* message) {
+    const Problem problem = problem_of(Error{ErrorCode::kUnavailable, message, true});
+    return nlohmann::json::parse(problem_response(problem, "id").body).value("detail", "");
+  };
+  EXPECT_EQ(detail("[queue] the job has just changed: ask again"),
+            "The job has just changed: ask again.");
+  EXPECT_EQ(detail("A whole one."), "A whole one.");
+  EXPECT_EQ(detail("'eulr' is not known (did you mean euler?)"),
+            "'eulr' is not known (did you mean euler?).");
+}
+
 }  // namespace
 }  // namespace limner::gateway::http

@@ -5,10 +5,15 @@
 #include <openssl/x509.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/read.hpp>
+#include <boost/asio/read_until.hpp>
 #include <boost/asio/ssl.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
 #include <chrono>
 #include <cstdio>
@@ -16,6 +21,9 @@
 #include <fstream>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
 
 #include "gateway/http/raw_client.h"
 #include "gateway/http/server.h"
@@ -78,6 +86,23 @@ class TlsTest : public ::testing::Test {
     return options;
   }
 
+  // A client that has shaken hands.
+  struct Client {
+    explicit Client(const Server& server) : stream(io, context) {
+      stream.next_layer().connect({asio::ip::address_v4::loopback(), server.port()});
+      stream.handshake(asio::ssl::stream_base::client);
+    }
+    void send(std::string_view bytes) { asio::write(stream, asio::buffer(bytes)); }
+    std::string read_to(std::string_view end) {
+      asio::read_until(stream, asio::dynamic_buffer(got), end);
+      return std::exchange(got, {});
+    }
+    asio::ssl::context context{asio::ssl::context::tls_client};
+    asio::io_context io{};
+    asio::ssl::stream<asio::ip::tcp::socket> stream;
+    std::string got{};
+  };
+
   // What the server answers to `bytes`, and how the connection ended.
   std::pair<std::string, boost::system::error_code> ask(const Server& server, std::string bytes,
                                                         int newest = TLS1_3_VERSION) {
@@ -117,6 +142,52 @@ TEST_F(TlsTest, AnswersAndSaysGoodbye) {
     ASSERT_EQ(answers.size(), 1U);
     EXPECT_EQ(answers[0].body, "hello " + body);
   }
+}
+
+TEST_F(TlsTest, ServesManyRequestsOfAConnectionAndWaitsForASlowReader) {
+  Server server(options(), hello, log_);
+  ASSERT_TRUE(server.start().ok());
+  Client client(server);
+  for (int i = 0; i < 50; ++i) {
+    client.send("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n");
+    client.send("ab");
+    EXPECT_NE(client.read_to("hello ab").find("200 OK"), std::string::npos);
+  }
+  // More than the buffers of both sides hold: the server has to wait with a write begun.
+  const std::string body(1'000'000, 'y');
+  client.send("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + body);
+  for (int i = 0; i < 5; ++i)
+    client.send("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nz");
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_NE(client.read_to("hello " + body).find("200 OK"), std::string::npos);
+  for (int i = 0; i < 5; ++i) client.read_to("hello z");
+}
+
+TEST_F(TlsTest, SeesAClientLeaveWithoutAGoodbye) {
+  std::atomic<bool> gone = false;
+  Server server(
+      options(),
+      [&](Request& request) -> asio::awaitable<Response> {
+        asio::steady_timer timer(co_await asio::this_coro::executor);
+        for (int i = 0; i < 500 && !request.gone.stop_requested(); ++i) {
+          timer.expires_after(std::chrono::milliseconds(10));
+          co_await timer.async_wait(asio::use_awaitable);
+        }
+        gone = request.gone.stop_requested();
+        co_return Response{};
+      },
+      log_);
+  ASSERT_TRUE(server.start().ok());
+  {
+    Client client(server);
+    client.send("GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    EXPECT_EQ(server.connections(), 1U);
+  }
+  for (int i = 0; i < 500 && server.connections() > 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_TRUE(gone);
+  EXPECT_EQ(server.connections(), 0U);
 }
 
 TEST_F(TlsTest, OldVersionsAndPlainHttpAreRefused) {

@@ -18,9 +18,9 @@ constexpr std::size_t kWritePiece = 64 << 10;
 
 }  // namespace
 
-Wire::Wire(asio::ip::tcp::socket socket, asio::ssl::context* tls)
+Wire::Wire(asio::ip::tcp::socket socket, SSL_CTX* tls)
     : socket_(std::move(socket)), arrived_(socket_.get_executor()), stall_(socket_.get_executor()) {
-  if (tls) tls_.emplace(socket_, *tls);
+  if (tls) tls_.emplace(socket_, tls);
 }
 
 asio::awaitable<void> Wire::handshake(std::chrono::milliseconds limit) {
@@ -29,7 +29,7 @@ asio::awaitable<void> Wire::handshake(std::chrono::milliseconds limit) {
   stall_.async_wait([self = shared_from_this()](const error_code& stopped) {
     if (!stopped) self->close();
   });
-  co_await tls_->async_handshake(asio::ssl::stream_base::server, asio::use_awaitable);
+  co_await tls_->handshake();
   stall_.cancel();
 }
 
@@ -41,7 +41,7 @@ void Wire::start_reading(std::size_t piece) {
     self->on_read(failed, bytes);
   };
   if (tls_) {
-    tls_->async_read_some(asio::buffer(incoming_), std::move(done));
+    tls_->read_some(asio::buffer(incoming_), std::move(done));
   } else {
     socket_.async_read_some(asio::buffer(incoming_), std::move(done));
   }
@@ -86,16 +86,13 @@ asio::awaitable<void> Wire::write(std::string_view bytes, std::chrono::milliseco
     stall_.async_wait([self = shared_from_this()](const error_code& stopped) {
       if (!stopped) self->close();
     });
-    const auto buffer = asio::buffer(piece.data(), piece.size());
-    error_code failed;
     if (tls_) {
-      co_await asio::async_write(*tls_, buffer, asio::redirect_error(asio::use_awaitable, failed));
+      co_await tls_->write(piece);
     } else {
-      co_await asio::async_write(socket_, buffer,
-                                 asio::redirect_error(asio::use_awaitable, failed));
+      co_await asio::async_write(socket_, asio::buffer(piece.data(), piece.size()),
+                                 asio::use_awaitable);
     }
     stall_.cancel();
-    if (failed) throw boost::system::system_error(failed, "write");
   }
 }
 
@@ -118,8 +115,11 @@ asio::awaitable<void> Wire::finish() {
     stall_.async_wait([self = shared_from_this()](const error_code& stopped) {
       if (!stopped) self->close();
     });
-    error_code ignored;
-    co_await tls_->async_shutdown(asio::redirect_error(asio::use_awaitable, ignored));
+    try {
+      co_await tls_->shutdown();
+    } catch (const boost::system::system_error&) {
+      // The client has left without waiting for it.
+    }
     stall_.cancel();
   }
   close();

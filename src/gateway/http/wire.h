@@ -3,8 +3,6 @@
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/ssl/context.hpp>
-#include <boost/asio/ssl/stream.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <cstddef>
@@ -14,6 +12,8 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "gateway/http/tls_stream.h"
 
 namespace limner::gateway::http {
 
@@ -25,7 +25,7 @@ class Wire : public std::enable_shared_from_this<Wire> {
   enum class More { kBytes, kEnd, kTimeout };
 
   // `tls` is null for plain HTTP, and outlives the wire.
-  Wire(boost::asio::ip::tcp::socket socket, boost::asio::ssl::context* tls);
+  Wire(boost::asio::ip::tcp::socket socket, SSL_CTX* tls);
 
   // Nothing to do for plain HTTP. Throws boost::system::system_error.
   boost::asio::awaitable<void> handshake(std::chrono::milliseconds limit);
@@ -57,7 +57,7 @@ class Wire : public std::enable_shared_from_this<Wire> {
   void on_read(const boost::system::error_code& failed, std::size_t bytes);
 
   boost::asio::ip::tcp::socket socket_;
-  std::optional<boost::asio::ssl::stream<boost::asio::ip::tcp::socket&>> tls_;
+  std::optional<TlsStream> tls_;
   boost::asio::steady_timer arrived_;  // cancelled when a read has ended
   boost::asio::steady_timer stall_;
   std::vector<char> incoming_;  // of the read that is under way

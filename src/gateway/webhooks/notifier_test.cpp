@@ -281,7 +281,7 @@ TEST_F(NotifierTest, WhatCannotBeReadAtAllIsLoggedAndStopsNothing) {
 TEST_F(NotifierTest, AJobThatWasErasedIsNotTold) {
   const std::string id = submit({.url = kUrl});
   draw_next();
-  queue_->erase(id).value_or_throw();
+  queue_->erase(**queue_->find(id)).value_or_throw();
   EXPECT_EQ(notifier_->tell_outbox().value_or_throw(), 0u);
 }
 

@@ -101,8 +101,8 @@ delivery::AccountEndpoint endpoint_of(const http::Request& request,
   return endpoint;
 }
 
-void audit(const WebhookServices& services, const http::Caller& caller, std::string_view act) {
-  if (services.audit) services.audit(caller, act);
+platform::AuditAct act_of(const http::Caller& caller, std::string_view action) {
+  return api_v1::act_by(caller, action, "account " + caller.account);
 }
 
 using Shared = std::shared_ptr<const WebhookServices>;
@@ -135,9 +135,8 @@ awaitable<Response> resend_delivery(Shared services, http::Request& request) {
 awaitable<Response> new_secret(Shared services, http::Request& request) {
   const http::Caller& caller = require(request, Scope::kGenerate);
   const auto make = [&] {
-    auto made = services->messages.new_secret(caller.account).value_or_throw();
-    audit(*services, caller, "webhooks.secret");
-    return made;
+    return services->messages.new_secret(caller.account, act_of(caller, "webhooks.secret"))
+        .value_or_throw();
   };
   const auto made = co_await http::blocking(services->blocking, make);
   const json object = {{"secret", made.secret.text()},
@@ -161,8 +160,8 @@ awaitable<Response> put_endpoint(Shared services, http::Request& request) {
   const http::Caller& caller = require(request, Scope::kGenerate);
   const auto endpoint = endpoint_of(request, services->network);
   const auto set = [&] {
-    services->messages.set_endpoint(caller.account, endpoint).value_or_throw();
-    audit(*services, caller, "webhooks.endpoint");
+    services->messages.set_endpoint(caller.account, endpoint, act_of(caller, "webhooks.endpoint"))
+        .value_or_throw();
   };
   co_await http::blocking(services->blocking, set);
   co_return json_answer(endpoint_object(endpoint));
@@ -171,8 +170,8 @@ awaitable<Response> put_endpoint(Shared services, http::Request& request) {
 awaitable<Response> delete_endpoint(Shared services, http::Request& request) {
   const http::Caller& caller = require(request, Scope::kGenerate);
   const auto remove = [&] {
-    services->messages.remove_endpoint(caller.account).value_or_throw();
-    audit(*services, caller, "webhooks.endpoint.delete");
+    services->messages.remove_endpoint(caller.account, act_of(caller, "webhooks.endpoint.delete"))
+        .value_or_throw();
   };
   co_await http::blocking(services->blocking, remove);
   Response response;

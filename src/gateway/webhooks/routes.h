@@ -1,9 +1,6 @@
 // /v1/webhooks: what was told to whom, once more by hand, and an account's secret and endpoint.
 #pragma once
 
-#include <functional>
-#include <string_view>
-
 #include "delivery/webhook_store.h"
 #include "gateway/http/blocking.h"
 #include "gateway/http/message.h"
@@ -19,8 +16,6 @@ struct WebhookServices {
   Notifier& notifier;
   http::Blocking& blocking;
   platform::http::NetworkRules network{};  // delivery::webhook_network: what endpoints may be
-  // Told of "webhooks.secret", "webhooks.endpoint" and "webhooks.endpoint.delete", with who did it.
-  std::function<void(const http::Caller&, std::string_view act)> audit{};
 };
 
 // GET    /v1/webhooks/deliveries?status=&limit=&cursor=   {data[], next_cursor}; scope read

@@ -42,13 +42,19 @@ class WebhookRoutes : public testing::Test {
     notifier_ = std::make_unique<Notifier>(
         NotifierServices{*jobs_, *messages_, exchange_, clock_, metrics_, log_},
         [](const contract::Job&, const std::optional<contract::JobEvent>&) { return json(); });
-    WebhookServices services{*messages_, *notifier_, blocking_, delivery::webhook_network({})};
-    services.audit = [this](const http::Caller& caller, std::string_view act) {
-      acts_.push_back(caller.account + " " + std::string(act));
-    };
-    add_routes(router_, std::move(services));
+    add_routes(router_, {*messages_, *notifier_, blocking_, delivery::webhook_network({})});
   }
   ~WebhookRoutes() override { std::filesystem::remove_all(folder_); }
+
+  // What the audit log has, oldest first.
+  std::vector<std::string> acts() {
+    std::vector<std::string> found;
+    for (const auto& entry :
+         platform::list_audit(folder_ / "limner.db", INT64_MAX, 100).value_or_throw()) {
+      found.insert(found.begin(), entry.act.subject + " " + entry.act.action);
+    }
+    return found;
+  }
 
   Answer ask(verb method, const std::string& target, const std::string& body = "",
              const http::Caller& caller = {
@@ -100,7 +106,6 @@ class WebhookRoutes : public testing::Test {
   std::unique_ptr<Notifier> notifier_;
   http::Blocking blocking_{1};
   http::Router router_;
-  std::vector<std::string> acts_;
 };
 
 TEST_F(WebhookRoutes, DeliveriesAreListedInPages) {
@@ -162,7 +167,7 @@ TEST_F(WebhookRoutes, ASecretIsShownOnceAndSigns) {
   add("msg_1");
   const auto due = messages_->take(delivery::Time(clock_.wall()), 1).value_or_throw();
   EXPECT_EQ(due.at(0).secrets.at(0).text(), made.body["secret"]);
-  EXPECT_EQ(acts_, std::vector<std::string>{"ann webhooks.secret"});
+  EXPECT_EQ(acts(), std::vector<std::string>{"account ann webhooks.secret"});
 }
 
 TEST_F(WebhookRoutes, TheAccountsEndpointIsPutReadAndDeleted) {
@@ -176,8 +181,8 @@ TEST_F(WebhookRoutes, TheAccountsEndpointIsPutReadAndDeleted) {
   EXPECT_EQ(ask(verb::get, "/v1/webhooks/endpoint").body, endpoint);
   EXPECT_EQ(ask(verb::delete_, "/v1/webhooks/endpoint").status, 204);
   EXPECT_EQ(ask(verb::get, "/v1/webhooks/endpoint").status, 404);
-  EXPECT_EQ(acts_,
-            (std::vector<std::string>{"ann webhooks.endpoint", "ann webhooks.endpoint.delete"}));
+  EXPECT_EQ(acts(), (std::vector<std::string>{"account ann webhooks.endpoint",
+                                              "account ann webhooks.endpoint.delete"}));
 }
 
 TEST_F(WebhookRoutes, AnEndpointWithWrongFieldsNamesThemAll) {

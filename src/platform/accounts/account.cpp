@@ -24,8 +24,8 @@ constexpr std::array<NamedScope, 3> kScopes = {{
 }};
 
 bool fits_a_name(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
-         c == '_' || c == '-' || c == '@';
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+         c == '-';
 }
 
 }  // namespace
@@ -66,10 +66,9 @@ Result<void> check_account_name(std::string_view name) {
   if (!name.empty() && name.size() <= 64 && std::all_of(name.begin(), name.end(), fits_a_name)) {
     return {};
   }
-  return Error{ErrorCode::kInvalidArgument,
-               fmt::format("[account] a name has 1 to 64 letters, digits, '.', '_', '-' or '@'; "
-                           "got {}",
-                           quote(name))};
+  return Error{
+      ErrorCode::kInvalidArgument,
+      fmt::format("[account] a name has 1 to 64 letters, digits, '_' or '-'; got {}", quote(name))};
 }
 
 }  // namespace limner::platform

@@ -50,7 +50,8 @@ struct ApiKey {
   std::int64_t last_used_at = 0;  // 0: never; behind by the time between two KeyStore::flush()
 };
 
-// 1 to 64 of a-z, A-Z, 0-9, '.', '_', '-' and '@'. Errors: kInvalidArgument.
+// 1 to 64 of a-z, A-Z, 0-9, '_' and '-', as names of stored pictures have it. Errors:
+// kInvalidArgument.
 Result<void> check_account_name(std::string_view name);
 
 }  // namespace limner::platform

@@ -111,7 +111,7 @@ TEST(Scopes, AreReadAndWritten) {
 }
 
 TEST(AccountName, HasASmallAlphabet) {
-  for (const char* name : {"a", "ada", "ada@example.com", "team-7_x.y"}) {
+  for (const char* name : {"a", "ada", "team-7_X"}) {
     EXPECT_TRUE(check_account_name(name).ok()) << name;
   }
   for (const std::string name : {"", "a b", "a/b", "a\nb", "\xc3\xa9"}) {

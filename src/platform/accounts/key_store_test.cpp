@@ -87,6 +87,17 @@ TEST_F(KeyStoreTest, RefusesAForgedKeyAndOneOfAnotherService) {
   EXPECT_EQ(refusal("sk-1234"), ErrorCode::kUnauthenticated);
 }
 
+TEST_F(KeyStoreTest, NobodyButTheOwnerMayReadItsFiles) {
+  adas();
+  int files = 0;
+  for (const auto& entry : fs::directory_iterator(folder_)) {  // the log and its index too
+    EXPECT_EQ(entry.status().permissions(), fs::perms::owner_read | fs::perms::owner_write)
+        << entry.path();
+    ++files;
+  }
+  EXPECT_EQ(files, 3);
+}
+
 TEST_F(KeyStoreTest, NoByteOnTheDiskTellsAKey) {
   std::vector<std::string> keys;
   for (int i = 0; i < 20; ++i) keys.push_back(adas().key);

@@ -121,6 +121,15 @@ struct TelemetryConfig {
   double sample_ratio = 1.0;
 };
 
+// The serverless worker, `limner runpod`.
+struct RunpodConfig {
+  std::string kind = "generate";          // generate, headshot
+  std::string unknown_fields = "refuse";  // refuse, report
+  std::string load = "start";             // start, first_job
+  std::string safety_checker = "off";     // there is none yet
+  std::filesystem::path volume = "/runpod-volume";
+};
+
 struct ServiceConfig {
   std::filesystem::path data_dir = "limner-data";
   std::int64_t workers = 1;
@@ -138,6 +147,7 @@ struct ServiceConfig {
   DeliveryConfig delivery{};
   RetentionConfig retention{};
   TelemetryConfig telemetry{};
+  RunpodConfig runpod{};
 };
 
 }  // namespace limner::platform

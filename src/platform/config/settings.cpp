@@ -405,6 +405,35 @@ Settings telemetry() {
   };
 }
 
+Settings runpod() {
+  return {
+      {.name = "runpod.kind",
+       .field = at([](Config& c) -> auto& { return c.runpod.kind; }),
+       .sentence = "Kind of the jobs that name none; docs/runpod.md describes them.",
+       .choices = {"generate", "headshot"}},
+      {.name = "runpod.unknown_fields",
+       .field = at([](Config& c) -> auto& { return c.runpod.unknown_fields; }),
+       .sentence = "What becomes of a job with fields that are not known: it is refused, or they "
+                   "are named in its answer and in the log.",
+       .choices = {"refuse", "report"}},
+      {.name = "runpod.load",
+       .field = at([](Config& c) -> auto& { return c.runpod.load; }),
+       .sentence = "When the default model is loaded: before the first job is taken, or for it.",
+       .choices = {"start", "first_job"}},
+      {.name = "runpod.safety_checker",
+       .field = at([](Config& c) -> auto& { return c.runpod.safety_checker; }),
+       .sentence = "Whether pictures are checked before they are handed out. There is no checker, "
+                   "so it can only be off.",
+       .choices = {"off"}},
+      {.name = "runpod.volume",
+       .field = at([](Config& c) -> auto& { return c.runpod.volume; }),
+       .sentence =
+           "Folder of the network volume: models/, loras/, embeddings/, templates.json, and "
+           "the files that jobs name.",
+       .check = check_not_empty},
+  };
+}
+
 std::string variable_of(const std::string& name) {
   std::string variable = "LIMNER_" + name;
   for (char& c : variable) {
@@ -418,7 +447,7 @@ Settings make_settings() {
   for (Settings group :
        {general(), server(), logging(), models(), engine(), adapters(), limits(), queue(),
         tier<&QueueConfig::turbo>("turbo"), tier<&QueueConfig::fast>("fast"),
-        tier<&QueueConfig::relax>("relax"), delivery(), retention(), telemetry()}) {
+        tier<&QueueConfig::relax>("relax"), delivery(), retention(), telemetry(), runpod()}) {
     std::move(group.begin(), group.end(), std::back_inserter(all));
   }
   for (Setting& setting : all) {
@@ -450,6 +479,7 @@ std::span<const SettingGroup> setting_groups() {
       {"delivery", "Where pictures go."},
       {"retention", "How long pictures are kept, by the class that a request chose."},
       {"telemetry", "Traces (OpenTelemetry)."},
+      {"runpod", "The serverless worker, limner runpod."},
   };
   return groups;
 }

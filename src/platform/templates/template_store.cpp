@@ -17,6 +17,14 @@ Result<std::unique_ptr<TemplateStore>> TemplateStore::open(std::filesystem::path
   return store;
 }
 
+Result<std::unique_ptr<TemplateStore>> TemplateStore::open_or_wait(std::filesystem::path file) {
+  auto store = open(file);
+  if (store.ok() || store.error().code != ErrorCode::kNotFound) return store;
+  std::unique_ptr<TemplateStore> waiting(new TemplateStore(std::move(file)));
+  waiting->current_ = std::make_shared<const Templates>();
+  return waiting;
+}
+
 std::shared_ptr<const Templates> TemplateStore::current() const {
   const std::lock_guard lock(mutex_);
   return current_;

@@ -18,6 +18,8 @@ class TemplateStore {
  public:
   // Fails as read_templates does.
   static Result<std::unique_ptr<TemplateStore>> open(std::filesystem::path file);
+  // The same of a file that may come later: until then there are no templates.
+  static Result<std::unique_ptr<TemplateStore>> open_or_wait(std::filesystem::path file);
 
   // What is in force; never null, and never changed under its holder.
   std::shared_ptr<const Templates> current() const;

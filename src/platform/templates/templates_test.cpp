@@ -194,6 +194,19 @@ TEST_F(Store, FailsWithoutAGoodFile) {
   EXPECT_EQ(TemplateStore::open(file()).error().code, ErrorCode::kInvalidArgument);
 }
 
+TEST_F(Store, WaitsForAFileThatMayComeLater) {
+  auto store = TemplateStore::open_or_wait(file());
+  ASSERT_TRUE(store.ok());
+  EXPECT_TRUE((*store)->current()->by_key.empty());
+  EXPECT_EQ((*store)->refresh().value(), TemplateStore::Refresh::kUnchanged);
+  EXPECT_EQ((*store)->reload().error().code, ErrorCode::kNotFound);
+  write(kGood);
+  EXPECT_EQ((*store)->refresh().value(), TemplateStore::Refresh::kReloaded);
+  EXPECT_EQ((*store)->current()->by_key.size(), 2u);
+  write("{");
+  EXPECT_FALSE(TemplateStore::open_or_wait(file()).ok());
+}
+
 TEST_F(Store, MayBeReadWhileItReloads) {
   write(kGood);
   auto store = TemplateStore::open(file());

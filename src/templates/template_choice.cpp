@@ -1,4 +1,4 @@
-#include "gateway/api_v1/template_choice.h"
+#include "templates/template_choice.h"
 
 #include <fmt/format.h>
 
@@ -7,7 +7,7 @@
 
 #include "base/suggest.h"
 
-namespace limner::gateway::api_v1 {
+namespace limner::templates {
 namespace {
 
 using platform::Template;
@@ -86,4 +86,4 @@ Result<void> choose_template(contract::JobRequest& request, const platform::Temp
   return {};
 }
 
-}  // namespace limner::gateway::api_v1
+}  // namespace limner::templates

@@ -6,7 +6,7 @@
 #include "contract/job_request.h"
 #include "platform/templates/templates.h"
 
-namespace limner::gateway::api_v1 {
+namespace limner::templates {
 
 // Fills in what `request` (whose template_name is set) leaves open: the built model, or, while it
 // is not built, its checkpoint with the adapters at run time; sizes, steps, sampler and prompts.
@@ -15,4 +15,4 @@ namespace limner::gateway::api_v1 {
 Result<void> choose_template(contract::JobRequest& request, const platform::Templates* templates,
                              const contract::Catalog& catalog);
 
-}  // namespace limner::gateway::api_v1
+}  // namespace limner::templates
