@@ -119,7 +119,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.serve(safetensors(size))
 
     def do_files(self, *_):
-        file = pathlib.Path(sys.argv[3]) / pathlib.PurePosixPath(self.path).name
+        file = pathlib.Path(sys.argv[3]) / pathlib.PurePosixPath(urllib.parse.urlsplit(self.path).path).name
         if file.is_file():
             self.serve(file.read_bytes())
         else:

@@ -1,6 +1,7 @@
-"""The whole service under kill -9, a pause longer than a lease, a full disk and a storm of equal requests; its webhooks.
+"""The whole service under kill -9, a pause longer than a lease, a clock that jumps, a full disk and a storm of equal
+requests; its webhooks.
 
-    service_test.py build/limner [--kills 10] [--seed N] [--only NAME] [--json FILE]
+    service_test.py build/limner [--shim build/libio_shim.so] [--kills 10] [--seed N] [--only NAME] [--json FILE]
 
 No accepted (202) job may be lost, each ends in one terminal state, its pictures are there, and the receiver of its
 webhook is told of its end under one webhook-id with one body.
@@ -13,6 +14,8 @@ import pathlib
 import random
 import shutil
 import signal
+import sqlite3
+import struct
 import subprocess
 import sys
 import tempfile
@@ -20,10 +23,11 @@ import threading
 import time
 import traceback
 
-from service_harness import SMALLEST, TERMINAL, Receiver, Service, wait_until
+from service_harness import SMALLEST, TERMINAL, Client, Receiver, Service, wait_until
 
 LEASE_S = 10
-SCENARIOS = ["storm", "webhooks", "kills", "pause", "full_disk"]
+SCENARIOS = ["storm", "webhooks", "kills", "pause", "clock", "full_disk"]
+DAY_S = 86_400
 
 
 class Ledger:
@@ -263,6 +267,77 @@ def pause(service: Service) -> dict:
     return {"paused_s": LEASE_S + 2, "ended": statuses}
 
 
+class WallClock:
+    """That of a service which runs under the shim."""
+
+    def __init__(self, file: pathlib.Path, shim: str):
+        self.file = file
+        self.environment = {"LD_PRELOAD": shim, "IO_SHIM_CLOCK": str(file)}
+        file.write_bytes(bytes(8))
+
+    def set(self, seconds_ahead: int):
+        with open(self.file, "r+b") as file:  # mapped: never empty
+            file.write(struct.pack("=q", seconds_ahead))
+
+
+def clock(service: Service, shim: str) -> dict:
+    """The wall clock is set a day ahead and then two days back, while a job runs, a message waits to be sent again and
+    an account has used up its rate; then the service starts again with a clock that is a day late."""
+    receiver, ledger = Receiver(), Ledger()
+    receiver.clock_skew = 3 * DAY_S
+    wall = WallClock(service.folder.parent / "wall-clock", shim)
+    service.environment.update(wall.environment, LIMNER_RATE_LIMIT="on", LIMNER_SERVER_ADDRESS_REQUESTS_PER_MINUTE="0")
+    service.start()
+    others = service.client(key=service.new_key("bob"))
+    for account, rate in ("ann", ("0", "100")), ("bob", ("60", "3")):
+        subprocess.run([service.program, "account", "set", account, "--requests-per-minute", rate[0], "--burst", rate[1],
+                        "--data-dir", str(service.folder)], check=True, capture_output=True)
+    client = service.client()
+
+    def status_of(url: str) -> int:
+        return Client(service.port, None).request("GET", "/" + url.split("/", 3)[3]).status
+
+    urls = []
+    for ahead in (DAY_S, -DAY_S):
+        receiver.status = 503
+        quick, slow = f"quick-{ahead}", f"slow-{ahead}"
+        ledger.submit(service, quick, body_for(receiver, 1))
+        urls.append(client.wait(ledger.promised[quick])["images"][0]["url"])
+        wait_until(lambda: ledger.promised[quick] in receiver.ends(), 20, "the webhook has not come")
+        ledger.submit(service, slow, {**body_for(receiver, 2), "steps": 150, "num_images": 4})
+        wait_until(lambda: client.get(ledger.promised[slow])["status"] == "running", 20, "no job is running")
+        wait_until(lambda: others.request("GET", "/v1/models").status == 429, 5, "the rate is not held")
+        wall.set(ahead)
+        wait_until(lambda: others.request("GET", "/v1/models").status == 200, 5, "refused long after its time")
+        assert client.get(ledger.promised[slow])["status"] == "running", "the job ended too soon to tell"
+        time.sleep(2)  # leases are looked at every second
+        receiver.status = 204
+        expires_after = urls[-1], 403 if ahead > 0 else 200
+        assert status_of(expires_after[0]) == expires_after[1], "a URL's hour follows the wall clock"
+        shown = client.wait(ledger.promised[slow])
+        client.check_pictures(shown)
+        wait_until(lambda: delivered(client, ledger.promised[quick]), 20, "a message waits for the clock")
+    service.stop()
+    service.start()
+    ledger.submit(service, "late", body_for(receiver, 3))
+    statuses = check_all(service, receiver, ledger, 0)
+    assert statuses == {"completed": 5}, statuses
+    service.stop()
+    database = sqlite3.connect(f"file:{service.folder / 'limner.db'}?mode=ro", uri=True)
+    attempts = [attempt for (attempt,) in database.execute("select attempt from jobs")]
+    database.close()
+    assert attempts == [1] * 5, f"a lease ended with the clock: {attempts} attempts"
+    audited = subprocess.run([service.program, "audit", "verify", "--data-dir", str(service.folder)], capture_output=True)
+    assert audited.returncode == 0, audited.stdout
+    receiver.close()
+    return {"jumps_s": [DAY_S, -2 * DAY_S], "ended": statuses}
+
+
+def delivered(client: Client, job: str) -> bool:
+    listed = client.request("GET", "/v1/webhooks/deliveries?status=delivered").json["data"]
+    return any(one["request_id"] == job and one["type"].endswith("completed") for one in listed)
+
+
 def full_disk(service: Service) -> dict:
     """A disk that fills up and is freed: no promise without the means, reads go on, all is well afterwards."""
     receiver = Receiver()
@@ -335,10 +410,14 @@ def run_full_disk(program: str, folder: pathlib.Path) -> dict:
 def run(name: str, program: str, folder: pathlib.Path, arguments) -> dict:
     if name == "full_disk":
         return run_full_disk(program, folder)
+    if name == "clock" and not arguments.shim:
+        return {"skipped": "no shim was named, which moves the clock"}
     service = Service(program, folder / name, LIMNER_QUEUE_LEASE_SECONDS=str(LEASE_S))
     try:
         if name == "kills":
             return kills(service, arguments.kills, arguments.seed)
+        if name == "clock":
+            return clock(service, arguments.shim)
         return {"storm": storm, "webhooks": webhooks, "pause": pause}[name](service)
     except BaseException:
         print(service.log_tail(), file=sys.stderr)
@@ -350,6 +429,7 @@ def run(name: str, program: str, folder: pathlib.Path, arguments) -> dict:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("program")
+    parser.add_argument("--shim", help="the built io_shim.cpp")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--only", choices=SCENARIOS)
