@@ -13,9 +13,9 @@ target_link_libraries(limner_torch INTERFACE
 # at::parallel_for is an OpenMP region inside a header: without this flag it compiles to a plain loop on one thread.
 target_compile_options(limner_torch INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:-fopenmp>")
 target_link_libraries(limner_torch INTERFACE ${LIMNER_LIBTORCH}/lib/libgomp.so.1)
-# RPATH, not RUNPATH: libtorch_cpu finds its own CUDA stub libraries only through an inherited RPATH.
-target_link_options(limner_torch INTERFACE
-  -Wl,--disable-new-dtags -Wl,-rpath,${LIMNER_LIBTORCH}/lib -Wl,-rpath-link,${LIMNER_LIBTORCH}/lib)
+# RPATH, not RUNPATH: libtorch_cpu finds its own CUDA stub libraries only through an inherited RPATH. The build's
+# comes from CMake, which puts another in its place where a program is installed.
+target_link_options(limner_torch INTERFACE -Wl,--disable-new-dtags -Wl,-rpath-link,${LIMNER_LIBTORCH}/lib)
 
 if(LIMNER_CUDA)
   if(NOT EXISTS ${LIMNER_LIBTORCH}/lib/libtorch_cuda.so)

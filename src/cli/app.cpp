@@ -14,10 +14,10 @@ namespace {
 
 // One line per command; the order is that of `limner --help`.
 constexpr void (*kCommands[])(CLI::App&, Context&) = {
-    add_generate_command, add_serve_command,     add_runpod_command, add_lora_commands,
-    add_model_commands,   add_template_commands, add_key_commands,   add_account_commands,
-    add_audit_commands,   add_config_commands,   add_bench_command,  add_doctor_command,
-    add_version_command,
+    add_generate_command, add_serve_command,     add_runpod_command,  add_lora_commands,
+    add_model_commands,   add_template_commands, add_volume_commands, add_key_commands,
+    add_account_commands, add_audit_commands,    add_config_commands, add_bench_command,
+    add_doctor_command,   add_version_command,
 };
 
 // Runs one of the engine module's commands.

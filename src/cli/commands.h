@@ -22,6 +22,7 @@ void add_bench_queue_command(CLI::App& bench, Context& context);
 void add_lora_commands(CLI::App& app, Context& context);
 void add_model_commands(CLI::App& app, Context& context);
 void add_template_commands(CLI::App& app, Context& context);
+void add_volume_commands(CLI::App& app, Context& context);
 void add_key_commands(CLI::App& app, Context& context);
 void add_account_commands(CLI::App& app, Context& context);
 void add_audit_commands(CLI::App& app, Context& context);

@@ -1,4 +1,5 @@
-// `limner model convert` and `limner model verify`.
+#include "cli/model_convert.h"
+
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
@@ -15,15 +16,30 @@ namespace {
 namespace fs = std::filesystem;
 namespace weights = engine::weights;
 
-struct ConvertArguments {
-  std::string input, output, tokenizer;
-  weights::WriteOptions write;
-  weights::SingleFileOptions read;
-};
-
 bool names_single_file(const fs::path& path) {
   return path.extension() == ".safetensors";
 }
+
+void report(const ConvertArguments& asked, const weights::WriteReport& done,
+            const Console& console) {
+  if (console.json()) {
+    console.result(nlohmann::json{{"output", asked.output},
+                                  {"tensors", done.tensors},
+                                  {"bytes", done.bytes},
+                                  {"kept", done.kept},
+                                  {"kept_bytes", done.kept_bytes}}
+                       .dump());
+    return;
+  }
+  if (done.kept_bytes > 0)
+    console.note(fmt::format("{}: {} kept from the interrupted run", asked.output,
+                             human_bytes(done.kept_bytes)));
+  for (const std::string& file : done.kept)
+    console.note(fmt::format("{}: kept from the interrupted run", file));
+  console.result(asked.output);
+}
+
+}  // namespace
 
 Result<weights::WriteReport> convert(ConvertArguments asked, const Console& console) {
   const auto folders = model_folders();
@@ -55,27 +71,6 @@ Result<weights::WriteReport> convert(ConvertArguments asked, const Console& cons
   return to_file ? weights::write_single_file(*model, asked.write)
                  : weights::write_folder(*model, asked.write);
 }
-
-void report(const ConvertArguments& asked, const weights::WriteReport& done,
-            const Console& console) {
-  if (console.json()) {
-    console.result(nlohmann::json{{"output", asked.output},
-                                  {"tensors", done.tensors},
-                                  {"bytes", done.bytes},
-                                  {"kept", done.kept},
-                                  {"kept_bytes", done.kept_bytes}}
-                       .dump());
-    return;
-  }
-  if (done.kept_bytes > 0)
-    console.note(fmt::format("{}: {} kept from the interrupted run", asked.output,
-                             human_bytes(done.kept_bytes)));
-  for (const std::string& file : done.kept)
-    console.note(fmt::format("{}: kept from the interrupted run", file));
-  console.result(asked.output);
-}
-
-}  // namespace
 
 CLI::Option* add_written_dtype(CLI::App& command, std::optional<weights::DType>& dtype) {
   return command

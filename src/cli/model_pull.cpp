@@ -1,4 +1,5 @@
-// `limner model pull`: models from URLs, Civitai links and hub repositories.
+#include "cli/model_pull.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -25,22 +26,21 @@ namespace http = platform::http;
 constexpr std::uint64_t kMaxSmallFile = std::uint64_t{64} << 20;
 constexpr const char* kLock = ".lock";
 
-struct PullOptions {
-  std::string what;
-  fs::path output;
-  std::string sha256;
-  std::string variant;
-};
-
-struct Pulled {
-  fs::path path;
-  std::vector<http::Downloaded> files{};
-};
+// A hub's page of a repository: /owner/name, also /owner/name/tree/REVISION.
+std::optional<HubName> repository_of(const http::Url& url, const http::Url& hub) {
+  if (url.authority() != hub.authority()) return std::nullopt;
+  std::string path = url.target.substr(1, url.target.find('?') - 1);
+  if (path.ends_with('/')) path.pop_back();
+  if (const auto tree = path.find("/tree/"); tree != std::string::npos) path.replace(tree, 6, "@");
+  const std::string name = path.substr(0, path.find('@'));
+  if (std::count(name.begin(), name.end(), '/') != 1) return std::nullopt;
+  return parse_hub_name(path).value_or_throw();
+}
 
 // Throws Failure, for the command's one catch.
 class Pull {
  public:
-  Pull(const PullOptions& options, const Console& console)
+  Pull(const PullRequest& options, const Console& console)
       : options_(options),
         console_(console),
         rules_(network_rules().value_or_throw()),
@@ -52,7 +52,7 @@ class Pull {
   Pulled run() {
     if (!is_url(options_.what)) return repository(parse_hub_name(options_.what).value_or_throw());
     const http::Url url = http::parse_url(options_.what).value_or_throw();
-    if (const auto name = repository_of(url)) return repository(*name);
+    if (const auto name = repository_of(url, hub_)) return repository(*name);
     if (const auto version = civitai_version(url, civitai_)) {
       return file(find_civitai_file(url, *version, civitai_, rules_).value_or_throw());
     }
@@ -68,18 +68,6 @@ class Pull {
     return first.empty() ? "models" : first;
   }
 
-  // A hub's page of a repository: /owner/name, also /owner/name/tree/REVISION.
-  std::optional<HubName> repository_of(const http::Url& url) const {
-    if (url.authority() != hub_.authority()) return std::nullopt;
-    std::string path = url.target.substr(1, url.target.find('?') - 1);
-    if (path.ends_with('/')) path.pop_back();
-    if (const auto tree = path.find("/tree/"); tree != std::string::npos)
-      path.replace(tree, 6, "@");
-    const std::string name = path.substr(0, path.find('@'));
-    if (std::count(name.begin(), name.end(), '/') != 1) return std::nullopt;
-    return parse_hub_name(path).value_or_throw();
-  }
-
   Pulled file(const RemoteFile& remote) {
     if (!options_.variant.empty()) {
       throw Failure(ErrorCode::kInvalidArgument, "--variant is for repositories; this is one file");
@@ -90,6 +78,8 @@ class Pull {
         .url = remote.url, .file = output_ / remote.name, .sha256 = sha256};
     request.content = http::Content::kSafetensors;
     request.network = rules_;
+    if (options_.keep && sha256.empty() && fs::exists(request.file))
+      return there_already(request.file, http::parse_url(remote.url).value_or_throw().shown());
     if (fs::exists(request.file) && !is_same(request.file, sha256)) {
       throw Failure(
           ErrorCode::kInvalidArgument,
@@ -97,8 +87,25 @@ class Pull {
                       "--output",
                       request.file.string()));
     }
-    const auto done = download_shown(request, remote.name, console_).value_or_throw();
-    return {done.file, {done}};
+    Pulled pulled{request.file, {}, http::parse_url(remote.url).value_or_throw().shown()};
+    pulled.files.push_back(download_shown(request, remote.name, console_).value_or_throw());
+    return pulled;
+  }
+
+  // What lies there from an earlier call: its hashes are not known.
+  static Pulled there_already(const fs::path& path, const std::string& source) {
+    Pulled pulled{path, {}, source};
+    const auto add = [&](const fs::path& file) {
+      pulled.files.push_back({file, fs::file_size(file), "", ""});
+    };
+    if (!fs::is_directory(path)) {
+      add(path);
+      return pulled;
+    }
+    for (const auto& entry : fs::recursive_directory_iterator(path)) {
+      if (entry.is_regular_file()) add(entry.path());
+    }
+    return pulled;
   }
 
   static bool is_same(const fs::path& file, std::string sha256) {
@@ -116,6 +123,7 @@ class Pull {
     }
     const std::string short_name = name.repository.substr(name.repository.find('/') + 1);
     const fs::path folder = output_ / short_name;
+    if (options_.keep && fs::exists(folder)) return there_already(folder, hub_page(name));
     if (fs::exists(folder)) {
       throw Failure(
           ErrorCode::kInvalidArgument,
@@ -133,7 +141,7 @@ class Pull {
     }
     remove_others(coming, files);
     require_space(coming, files);
-    Pulled pulled{folder};
+    Pulled pulled{folder, {}, fmt::format("{}@{}", hub_page(name), repository.commit)};
     for (const HubFile& file : files) {
       fs::create_directories((coming / file.path).parent_path());
       auto done = download_shown(hub_request(name, repository, file, coming), file.path, console_)
@@ -145,6 +153,10 @@ class Pull {
     fs::rename(coming, folder);
     sync_folder(output_);
     return pulled;
+  }
+
+  std::string hub_page(const HubName& name) const {
+    return fmt::format("https://{}/{}", hub_.authority(), name.repository);
   }
 
   std::string fetch(const std::string& url) const {
@@ -206,43 +218,56 @@ class Pull {
     platform::require_space(folder, wanted);
   }
 
-  const PullOptions& options_;
+  const PullRequest& options_;
   const Console& console_;
   http::NetworkRules rules_;
   http::Url hub_, civitai_;
   fs::path output_;
 };
 
-int pull(const PullOptions& options, const Console& console) {
-  try {
-    const Pulled pulled = Pull(options, console).run();
-    std::uint64_t bytes = 0;
-    nlohmann::json files = nlohmann::json::array();
-    for (const http::Downloaded& file : pulled.files) {
-      bytes += file.bytes;
-      files.push_back(
-          {{"path", file.file.string()}, {"bytes", file.bytes}, {"sha256", file.sha256}});
-    }
-    if (console.json()) {
-      console.result(
-          nlohmann::json{{"path", pulled.path.string()}, {"bytes", bytes}, {"files", files}}
-              .dump());
-    } else {
-      console.result(fmt::format("{}  {}", pulled.path.string(), human_bytes(bytes)));
-    }
-    return 0;
-  } catch (const Failure& failure) {
-    return console.fail(failure.error());
-  } catch (const fs::filesystem_error& error) {
-    return console.fail({ErrorCode::kIo, error.what()});
+int run_pull(const PullRequest& options, const Console& console) {
+  const auto pulled = pull(options, console);
+  if (!pulled.ok()) return console.fail(pulled.error());
+  std::uint64_t bytes = 0;
+  nlohmann::json files = nlohmann::json::array();
+  for (const http::Downloaded& file : pulled->files) {
+    bytes += file.bytes;
+    files.push_back({{"path", file.file.string()}, {"bytes", file.bytes}, {"sha256", file.sha256}});
   }
+  if (console.json()) {
+    console.result(
+        nlohmann::json{{"path", pulled->path.string()}, {"bytes", bytes}, {"files", files}}.dump());
+  } else {
+    console.result(fmt::format("{}  {}", pulled->path.string(), human_bytes(bytes)));
+  }
+  return 0;
 }
 
 }  // namespace
 
+Result<bool> names_repository(const std::string& what) {
+  try {
+    if (!is_url(what)) return true;
+    const http::Url url = http::parse_url(what).value_or_throw();
+    return repository_of(url, hub_endpoint().value_or_throw()).has_value();
+  } catch (const Failure& failure) {
+    return failure.error();
+  }
+}
+
+Result<Pulled> pull(const PullRequest& request, const Console& console) {
+  try {
+    return Pull(request, console).run();
+  } catch (const Failure& failure) {
+    return failure.error();
+  } catch (const fs::filesystem_error& error) {
+    return Error{ErrorCode::kIo, error.what()};
+  }
+}
+
 void add_pull(CLI::App& parent, Context& context) {
   CLI::App* command = parent.add_subcommand("pull", "Download a model");
-  auto options = std::make_shared<PullOptions>();
+  auto options = std::make_shared<PullRequest>();
   command
       ->add_option("model", options->what,
                    "A URL of a safetensors file, a Civitai link to a model version, or a hub "
@@ -258,7 +283,8 @@ void add_pull(CLI::App& parent, Context& context) {
       "HF_TOKEN and CIVITAI_API_KEY are sent to the hub and to Civitai alone. Called again, it "
       "goes "
       "on where it stopped.\n\nExample:\n  limner model pull owner/name --variant fp16");
-  command->callback([options, &context] { context.exit_code = pull(*options, context.console()); });
+  command->callback(
+      [options, &context] { context.exit_code = run_pull(*options, context.console()); });
 }
 
 }  // namespace limner::cli

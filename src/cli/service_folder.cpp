@@ -7,6 +7,7 @@
 #include <charconv>
 
 #include "base/quote.h"
+#include "platform/data_folder.h"
 #include "platform/log_sink.h"
 
 namespace limner::cli {
@@ -22,13 +23,12 @@ Result<fs::path> service_database(const ConfigOptions& options, bool make) {
   }
   const fs::path file = folder / "limner.db";
   std::error_code error;
-  if (make) {
-    fs::create_directories(folder, error);
-    if (error) {
-      return Error{ErrorCode::kIo, fmt::format("the data folder {} cannot be made: {}",
-                                               quote(folder.string()), error.message())};
-    }
-  } else if (!fs::exists(file, error)) {
+  try {
+    if (make) platform::make_data_folder(folder);
+  } catch (const Failure& failure) {
+    return failure.error();
+  }
+  if (!make && !fs::exists(file, error)) {
     return Error{ErrorCode::kNotFound,
                  fmt::format("there is no limner.db in the data folder {}: name the folder of the "
                              "service with --data-dir",

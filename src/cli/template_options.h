@@ -17,6 +17,7 @@ struct TemplateBuildOptions {
   std::optional<engine::weights::DType> dtype = engine::weights::DType::kF16;
   std::string variant = "fp16";
   std::string tokenizer;
+  bool report = true;  // what became of each model, on stdout
 };
 
 }  // namespace limner::cli

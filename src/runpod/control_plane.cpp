@@ -221,7 +221,9 @@ Delivery ControlPlane::post(const std::string& url, const std::string& job, cons
   if (!reply.ok()) return Delivery::kLater;
   if (reply->status >= 200 && reply->status < 300) return Delivery::kDelivered;
   if (reply->status == 404 || reply->status == 410) return Delivery::kGone;
-  return may_pass(reply->status) ? Delivery::kLater : Delivery::kRefused;
+  // A key that is not taken says nothing about this text.
+  const bool key = reply->status == 401 || reply->status == 403;
+  return key || may_pass(reply->status) ? Delivery::kLater : Delivery::kRefused;
 }
 
 Delivery ControlPlane::send_result(const std::string& job, const std::string& body, bool streamed,

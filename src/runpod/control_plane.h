@@ -62,7 +62,7 @@ struct ToStop {
 enum class Delivery {
   kDelivered,
   kGone,     // the platform has no such job any more (404, 410)
-  kRefused,  // this text will not be taken (another 4xx)
+  kRefused,  // this text will not be taken (a 4xx that is not about the key or the hour)
   kLater,    // trying again may help
 };
 

@@ -3,6 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
+
+#include "platform/clock.h"
+#include "runpod/job_error.h"
 
 namespace limner::runpod {
 
@@ -10,12 +14,17 @@ using nlohmann::json;
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-std::string error_text(const Error& error, const PlatformSettings& settings) {
-  const json object = {{"error_type", name(error.code)},  {"error_message", error.message},
-                       {"retryable", error.retryable},    {"hostname", settings.hostname},
-                       {"worker_id", settings.worker_id}, {"limner_version", LIMNER_VERSION}};
-  return object.dump(-1, ' ', false, json::error_handler_t::replace);
+namespace {
+
+Result<Drawn> stopped() {
+  return Error{ErrorCode::kCancelled, "the job was stopped"};
 }
+
+double seconds(milliseconds time) {
+  return std::chrono::duration<double>(time).count();
+}
+
+}  // namespace
 
 Runner::Runner(RunnerOptions options, ControlPlane& plane, JobDrawer& drawer, Log& log)
     : options_(options),
@@ -29,7 +38,7 @@ Runner::~Runner() {
 }
 
 void Runner::start() {
-  for (std::size_t index = 0; index < options_.concurrency; ++index) {
+  for (std::size_t i = 0; i < options_.concurrency + options_.most_uploading; ++i) {
     drawing_.emplace_back([this](std::stop_token stop) { draw_jobs(std::move(stop)); });
   }
   if (plane_.has_heartbeat()) {
@@ -42,6 +51,7 @@ void Runner::start() {
   if (plane_.can_stop_jobs()) {
     asking_.emplace_back([this](std::stop_token stop) { stop_jobs(std::move(stop)); });
   }
+  watching_ = std::jthread([this](std::stop_token stop) { watch(std::move(stop)); });
 }
 
 bool Runner::finished() const {
@@ -49,25 +59,47 @@ bool Runner::finished() const {
   return finished_;
 }
 
+bool Runner::left_behind() const {
+  const std::lock_guard lock(mutex_);
+  return hanging_ > 0;
+}
+
 bool Runner::drain(milliseconds at_most) {
   for (std::jthread& thread : asking_) thread.request_stop();
+  // Jobs may still be on their way in with an answer of the platform; who asks ends soon.
+  if (!asking_.empty() && asking_.front().joinable()) asking_.front().join();
   {
     std::unique_lock lock(mutex_);
-    changed_.notify_all();
-    // Jobs may still be on their way in with an answer of the platform; who asks ends soon.
-    lock.unlock();
-    if (!asking_.empty()) asking_.front().join();
-    lock.lock();
     changed_.wait_for(lock, at_most, [&] { return jobs_.empty(); });
-    over_ = true;
-    for (const auto& [id, job] : jobs_) job->stop.request_stop();
-    changed_.wait(lock, [&] { return jobs_.empty() || drawing_.empty(); });
   }
+  stop_all();
   asking_.clear();
-  drawing_.clear();
+  watching_ = {};
+  if (!left_behind()) drawing_.clear();
   const bool delivered = outbox_.wait_until_empty(at_most);
   pinging_ = {};
+  if (!unhealthy_.empty()) plane_.report_unhealthy("drawing", std::exchange(unhealthy_, {}));
   return delivered;
+}
+
+void Runner::stop_all() {
+  std::deque<JobPointer> waiting;
+  {
+    const std::lock_guard lock(mutex_);
+    over_ = true;
+    std::swap(waiting, waiting_);
+    for (const auto& [id, job] : jobs_) job->stop.request_stop();
+  }
+  for (const JobPointer& job : waiting) answer(job, stopped());
+  std::vector<JobPointer> hanging;
+  {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, options_.stop_grace, [&] { return jobs_.empty(); });
+    for (const auto& [id, job] : jobs_) hanging.push_back(job);
+  }
+  for (const JobPointer& job : hanging) {
+    give_up(job, fmt::format("the drawing did not end within {} s", seconds(options_.stop_grace)));
+  }
 }
 
 void Runner::pause(std::stop_token stop, milliseconds wait) {
@@ -77,12 +109,15 @@ void Runner::pause(std::stop_token stop, milliseconds wait) {
 
 // ---- what comes in
 
+std::size_t Runner::open_slots() const {
+  const auto uploading = static_cast<std::size_t>(
+      std::ranges::count_if(jobs_, [](const auto& entry) { return entry.second->uploading; }));
+  const std::size_t most = options_.concurrency + std::min(uploading, options_.most_uploading);
+  return finished_ || jobs_.size() >= most ? 0 : most - jobs_.size();
+}
+
 std::size_t Runner::wait_for_slots(std::stop_token stop) {
   std::unique_lock lock(mutex_);
-  const auto open_slots = [&] {
-    return !finished_ && jobs_.size() < options_.concurrency ? options_.concurrency - jobs_.size()
-                                                             : 0;
-  };
   changed_.wait_for(lock, stop, options_.look_every, [&] { return open_slots() > 0; });
   return stop.stop_requested() ? 0 : open_slots();
 }
@@ -95,11 +130,7 @@ void Runner::take_jobs(std::stop_token stop) {
       pause(stop, options_.look_every);
       continue;
     }
-    bool in_progress = false;
-    {
-      const std::lock_guard lock(mutex_);
-      in_progress = !jobs_.empty();
-    }
+    const bool in_progress = begin_poll();
     auto taken = plane_.take(slots, in_progress, stop);
     if (taken.ok()) {
       for (TakenJob& job : taken->jobs) accept(std::move(job));
@@ -114,15 +145,26 @@ void Runner::take_jobs(std::stop_token stop) {
   }
 }
 
-void Runner::accept(TakenJob taken) {
-  if (taken.wrong) return send_error(taken.id, *taken.wrong);
+bool Runner::begin_poll() {
   const auto undelivered = outbox_.undelivered();
-  const bool answered =
-      std::find(undelivered.begin(), undelivered.end(), taken.id) != undelivered.end();
   const std::lock_guard lock(mutex_);
-  if (answered || jobs_.contains(taken.id)) {
-    log_.warning("the platform sent a job that is here already", {{"request_id", taken.id}});
+  std::erase_if(not_wanted_,
+                [&](const std::string& id) { return std::ranges::count(undelivered, id) == 0; });
+  return !jobs_.empty();
+}
+
+void Runner::accept(TakenJob taken) {
+  const auto undelivered = outbox_.undelivered();
+  std::unique_lock lock(mutex_);
+  if (std::ranges::count(undelivered, taken.id) > 0 || jobs_.contains(taken.id) ||
+      not_wanted_.contains(taken.id)) {
+    log_.warning("the platform sent a job that is here already or is not wanted any more",
+                 {{"request_id", taken.id}});
     return;
+  }
+  if (taken.wrong) {
+    lock.unlock();
+    return send_error(taken.id, *taken.wrong, {.stops_pod = options_.refresh_worker});
   }
   auto job = std::make_shared<Job>();
   job->taken = std::move(taken);
@@ -142,26 +184,46 @@ void Runner::draw_jobs(std::stop_token stop) {
       if (!changed_.wait(lock, stop, [&] { return !waiting_.empty(); })) return;
       job = std::move(waiting_.front());
       waiting_.pop_front();
-      job->running = true;
     }
     draw(job);
   }
 }
 
+bool Runner::ended(const JobPointer& job) const {
+  const std::lock_guard lock(mutex_);
+  return job->ended;
+}
+
 void Runner::draw(const JobPointer& job) {
   const std::string& id = job->taken.id;
   DrawerHooks hooks;
+  hooks.pulse = &job->pulse;
+  hooks.at = options_.at;
   hooks.progress = [&](const json& progress) {
     const auto now = steady_clock::now();
-    if (now - job->told_at < options_.progress_every) return;
+    if (now - job->told_at < options_.progress_every || ended(job)) return;
     job->told_at = now;
     outbox_.progress(id, progress);
   };
   if (!plane_.settings().post_stream.empty()) {
-    hooks.partial = [&](const json& partial) { outbox_.partial(id, partial); };
+    hooks.partial = [&](const json& partial) {
+      std::unique_lock lock(mutex_);
+      if (job->ended) return;
+      job->streamed = true;
+      lock.unlock();
+      outbox_.partial(id, partial);
+    };
+  }
+  // The first job of a worker that is refreshed is its only one.
+  if (!options_.refresh_worker) {
+    hooks.uploading = [&] {
+      const std::lock_guard lock(mutex_);
+      job->uploading = true;
+      changed_.notify_all();
+    };
   }
   const auto began = steady_clock::now();
-  Result<Drawn> drawn = Error{ErrorCode::kCancelled, "the job was stopped"};
+  Result<Drawn> drawn = stopped();
   if (!job->stop.stop_requested()) {
     drawn = drawer_.draw(id, job->taken.input, hooks, job->stop.get_token());
   }
@@ -175,7 +237,13 @@ void Runner::draw(const JobPointer& job) {
 void Runner::answer(const JobPointer& job, const Result<Drawn>& drawn) {
   const std::string& id = job->taken.id;
   std::unique_lock lock(mutex_);
+  if (job->ended) {
+    --hanging_;
+    return changed_.notify_all();
+  }
+  job->ended = true;
   const bool canceled = job->canceled, over = over_;
+  const Manner manner{job->streamed, options_.refresh_worker};
   if (options_.refresh_worker && !canceled) finished_ = true;
   lock.unlock();
   if (canceled) {
@@ -185,21 +253,73 @@ void Runner::answer(const JobPointer& job, const Result<Drawn>& drawn) {
     if (options_.refresh_worker) body["stopPod"] = true;
     outbox_.result(id, body, drawn->streamed);
   } else if (over && drawn.error().code == ErrorCode::kCancelled) {
-    send_error(id, {ErrorCode::kUnavailable,
-                    "the worker was shut down before the job was finished; send it again", true});
+    send_error(id,
+               {ErrorCode::kUnavailable,
+                "the worker was shut down before the job was finished; send it again", true},
+               manner);
   } else {
     log_.warning("a job failed", {{"request_id", id}, {"error", drawn.error().message}});
-    send_error(id, drawn.error());
+    send_error(id, drawn.error(), manner);
   }
   lock.lock();
   jobs_.erase(id);
+  if (drawn.ok() && !canceled) not_wanted_.insert(id);
   changed_.notify_all();
 }
 
-void Runner::send_error(const std::string& job, const Error& error) {
-  json body = {{"error", error_text(error, plane_.settings())}};
-  if (options_.refresh_worker) body["stopPod"] = true;
-  outbox_.result(job, body, false);
+void Runner::send_error(const std::string& job, const Error& error, Manner manner) {
+  json body = {{"error", error_text(error, plane_.settings(), drawer_.state(),
+                                    platform::SystemClock().wall())}};
+  if (manner.stops_pod) body["stopPod"] = true;
+  outbox_.result(job, body, manner.streamed);
+}
+
+// ---- a thread that hangs
+
+void Runner::watch(std::stop_token stop) {
+  while (!stop.stop_requested()) {
+    pause(stop, options_.look_every);
+    const auto now = steady_clock::now();
+    std::vector<std::pair<JobPointer, milliseconds>> silent;
+    {
+      const std::lock_guard lock(mutex_);
+      for (const auto& [id, job] : jobs_) {
+        const worker::Pulse::Beat beat = job->pulse.read();
+        if (beat.limit.count() == 0 || beat.number != job->seen_beat) {
+          job->seen_beat = beat.number;
+          job->seen_since = now;
+        } else if (now - job->seen_since > beat.limit) {
+          silent.emplace_back(job, std::chrono::duration_cast<milliseconds>(now - job->seen_since));
+        }
+      }
+    }
+    for (const auto& [job, time] : silent) {
+      give_up(job, fmt::format("the drawing gave no sign of life for {} s", seconds(time)));
+    }
+  }
+}
+
+void Runner::give_up(const JobPointer& job, const std::string& why) {
+  const std::string& id = job->taken.id;
+  bool canceled = false, streamed = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (job->ended) return;  // it came back just now
+    job->ended = true;
+    canceled = job->canceled;
+    streamed = job->streamed;
+    ++hanging_;
+    finished_ = true;
+    unhealthy_ = why;
+  }
+  log_.error("a drawing hangs and is given up", {{"request_id", id}, {"error", why}});
+  if (!canceled) {
+    send_error(id, {ErrorCode::kUnavailable, why + "; the worker is replaced, send it again", true},
+               {.streamed = streamed, .stops_pod = true});
+  }
+  const std::lock_guard lock(mutex_);
+  jobs_.erase(id);
+  changed_.notify_all();
 }
 
 // ---- beside it
@@ -235,11 +355,17 @@ void Runner::stop_jobs(std::stop_token stop) {
 }
 
 void Runner::cancel(const std::string& id) {
-  const std::lock_guard lock(mutex_);
-  const auto found = jobs_.find(id);
-  if (found == jobs_.end()) return;
-  found->second->canceled = true;
-  found->second->stop.request_stop();
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = jobs_.find(id);
+    if (found == jobs_.end()) {
+      not_wanted_.insert(id);  // it may be on its way in
+    } else {
+      found->second->canceled = true;
+      found->second->stop.request_stop();
+    }
+  }
+  outbox_.withdraw(id);
   log_.info("a job is stopped for its client", {{"request_id", id}});
 }
 

@@ -2,10 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <fstream>
 
 #include "image/encode.h"
-#include "runpod/job_input.h"
 #include "runpod/testing.h"
 #include "worker/testing.h"
 
@@ -32,16 +32,19 @@ class RunpodWorker : public ::testing::Test {
     options_.outbox.first_delay = milliseconds(5);
     options_.outbox.max_delay = milliseconds(20);
   }
+  ~RunpodWorker() override { gate_.open(); }
 
   void make_drawer(DrawerOptions options = {}) {
+    options.patience.call = patience_;
     catalog_ = std::make_unique<worker::CatalogBuilder>(
         catalog_options_, [this] { return models_.loaded(); }, log_);
     adapters_ = std::make_unique<worker::AdapterResolver>(resolver_options_);
     drawer_ = std::make_unique<JobDrawer>(
-        DrawerServices{*catalog_, models_, *adapters_, network_, log_}, std::move(options));
+        DrawerServices{*catalog_, models_, *adapters_, network_, log_, clock_, monitor_},
+        std::move(options));
   }
-  void start() {
-    make_drawer();
+  void start(DrawerOptions options = {}) {
+    make_drawer(std::move(options));
     runner_ = std::make_unique<Runner>(options_, plane_, *drawer_, log_);
     runner_->start();
   }
@@ -60,6 +63,8 @@ class RunpodWorker : public ::testing::Test {
 
   worker::testing::TemporaryFolder folder_;
   NoLog log_;
+  platform::SystemClock clock_;
+  ResourceMonitor monitor_{{.data_folder = folder_.path(), .spare_memory = 0, .spare_disk = 0}};
   ScriptedPlatform platform_;
   ControlPlane plane_{read_settings(testing::environment()).value(), testing::short_waits(),
                       platform_};
@@ -70,6 +75,8 @@ class RunpodWorker : public ::testing::Test {
   std::unique_ptr<worker::CatalogBuilder> catalog_;
   std::unique_ptr<worker::AdapterResolver> adapters_;
   std::unique_ptr<JobDrawer> drawer_;
+  worker::testing::Gate gate_;
+  milliseconds patience_{60'000};
   RunnerOptions options_;
   std::unique_ptr<Runner> runner_;
 };
@@ -100,7 +107,7 @@ TEST_F(RunpodWorker, AWrongInputIsAnErrorThatNamesEveryField) {
   start();
   const json error = json::parse(result("j1")["error"].get<std::string>());
   const std::string message = error["error_message"];
-  EXPECT_EQ(error["error_type"], "invalid_argument");
+  EXPECT_EQ(error["code"], "invalid_argument");
   for (const char* part :
        {"prompt must be a string", "widht is not known (did you mean width", "steps must be"}) {
     EXPECT_NE(message.find(part), std::string::npos) << message;
@@ -121,7 +128,23 @@ TEST_F(RunpodWorker, AResultThatIsNeverTakenBecomesAnErrorThatSaysSo) {
   platform_.answer("/job-take/", {job("j1", json::array()), {204}});
   start();
   const json done = result("j1");
-  EXPECT_EQ(json::parse(done["error"].get<std::string>())["error_type"], "result_refused");
+  EXPECT_EQ(json::parse(done["error"].get<std::string>())["code"], "result_refused");
+}
+
+TEST_F(RunpodWorker, WhileAJobsFilesGoToStorageTheNextOneIsDrawn) {
+  platform_.answer("/job-take/", {job("large", input()), job("next", input()), {204}});
+  std::atomic<bool> first = true;
+  DrawerOptions drawing;
+  drawing.most_bytes = 100;
+  drawing.upload = [&](std::vector<ResultFile>, std::stop_token) {
+    if (first.exchange(false)) {
+      EXPECT_TRUE(platform_.soon([&] { return !platform_.results("next").empty(); }));
+    }
+    return Result<std::vector<std::string>>({"https://storage.example.com/1.png"});
+  };
+  start(std::move(drawing));
+  EXPECT_EQ(result("large")["output"]["images_are"], "urls");
+  EXPECT_EQ(platform_.results("next").size(), 1u);
 }
 
 TEST_F(RunpodWorker, AStoppedJobHasNoResultAndTheNextOneIsDrawn) {
@@ -151,6 +174,101 @@ TEST_F(RunpodWorker, WhatCannotBeFinishedEndsAsAnErrorThatMayBeTriedAgain) {
   EXPECT_EQ(error["worker_id"], "pod-1");
 }
 
+TEST_F(RunpodWorker, AStopThatComesBeforeItsJobIsHeeded) {
+  json later = input();
+  later["seed"] = 9;
+  auto overtaken = job("j1", input());
+  overtaken.once = [&] { return platform_.calls("/job-stop/").size() > 1; };
+  ScriptedPlatform::Answer stop{200, R"({"jobsToStop":["j1"]})"};
+  stop.once = [&] { return !platform_.calls("/job-take/").empty(); };
+  platform_.answer("/job-stop/", {stop, {204}});
+  platform_.answer("/job-take/", {overtaken, job("j1", later), {204}});
+  start();
+  EXPECT_EQ(result("j1")["output"]["seeds"], json::array({9}));
+  EXPECT_TRUE(runner_->drain(milliseconds(5'000)));
+  EXPECT_EQ(platform_.results("j1").size(), 1u);
+}
+
+TEST_F(RunpodWorker, AJobThatCrossesItsOwnResultIsNotDrawnAgain) {
+  options_.concurrency = 2;
+  auto again = job("j1", input());
+  again.once = [&] { return !platform_.results("j1").empty(); };
+  platform_.answer("/job-take", {job("j1", input()), again, {204}});
+  start();
+  ASSERT_TRUE(platform_.soon([&] { return platform_.calls("/job-take").size() > 2; }));
+  EXPECT_TRUE(runner_->drain(milliseconds(5'000)));
+  EXPECT_EQ(platform_.results("j1").size(), 1u);
+}
+
+TEST_F(RunpodWorker, AJobThatFailedMayBeTriedAgainUnderItsId) {
+  ScriptedPlatform::Answer nothing{204};
+  nothing.once = [&] { return !platform_.results("j1").empty(); };
+  platform_.answer("/job-take/", {job("j1", json::array()), nothing, job("j1", input()), {204}});
+  start();
+  ASSERT_TRUE(platform_.soon([&] { return platform_.results("j1").size() == 2; }));
+  EXPECT_TRUE(platform_.results("j1")[0].contains("error"));
+  EXPECT_TRUE(platform_.results("j1")[1].contains("output"));
+}
+
+TEST_F(RunpodWorker, AJobThatComesWithTheEndIsFinishedOrGivenBack) {
+  const auto taken_at_the_end = [&](const json& asked, milliseconds time) {
+    auto late = job("late", asked);
+    late.once = [] { return false; };
+    platform_.answer("/job-take/", {late, {204}});
+    const std::size_t before = platform_.calls("/job-take/").size();
+    runner_.reset();
+    start();
+    EXPECT_TRUE(platform_.soon([&] { return platform_.calls("/job-take/").size() > before; }));
+    EXPECT_TRUE(runner_->drain(time));
+    return platform_.results("late").back();
+  };
+  EXPECT_TRUE(taken_at_the_end(input(), milliseconds(5'000)).contains("output"));
+  json slow = input();
+  slow["steps"] = 1000;
+  slow["num_images"] = 8;
+  const json told = taken_at_the_end(slow, milliseconds(100));
+  EXPECT_EQ(json::parse(told["error"].get<std::string>())["retryable"], true);
+}
+
+TEST_F(RunpodWorker, ADrawingThatHangsIsGivenUpAndAFreshWorkerIsWanted) {
+  std::atomic<int> steps = 0;
+  patience_ = milliseconds(1'500);
+  options_.at = [&](std::string_view point) {
+    if (point == "step" && ++steps == 2) gate_.pass();
+  };
+  gate_.close();
+  platform_.answer("/job-take/", {job("j1", input()), {204}});
+  start();
+  const json told = result("j1");
+  EXPECT_EQ(told["stopPod"], true);
+  const json error = json::parse(told["error"].get<std::string>());
+  EXPECT_EQ(error["retryable"], true);
+  EXPECT_NE(error["error_message"].get<std::string>().find("no sign of life"), std::string::npos);
+  EXPECT_TRUE(runner_->finished());
+  EXPECT_TRUE(runner_->drain(milliseconds(5'000)));
+  EXPECT_TRUE(runner_->left_behind());
+  EXPECT_NE(platform_.calls("/ping/").back().target.find("status=unhealthy&check=drawing"),
+            std::string::npos);
+  gate_.open();
+  runner_.reset();
+  EXPECT_EQ(platform_.results("j1").size(), 1u);
+}
+
+TEST_F(RunpodWorker, ADrawingThatDoesNotStopIsGivenUpAtTheEnd) {
+  options_.stop_grace = milliseconds(50);
+  options_.at = [&](std::string_view point) {
+    if (point == "step") gate_.pass();
+  };
+  gate_.close();
+  platform_.answer("/job-take/", {job("j1", input()), {204}});
+  start();
+  ASSERT_TRUE(gate_.somebody_waits());
+  EXPECT_TRUE(runner_->drain(milliseconds(20)));
+  EXPECT_TRUE(runner_->left_behind());
+  EXPECT_EQ(json::parse(result("j1")["error"].get<std::string>())["retryable"], true);
+  gate_.open();
+}
+
 TEST_F(RunpodWorker, AWorkerThatIsToBeRefreshedSaysSoAndTakesNoMore) {
   options_.refresh_worker = true;
   platform_.answer("/job-take/", {job("j1", input()), job("j2", input())});
@@ -174,100 +292,21 @@ TEST_F(RunpodWorker, AStreamTellsEveryPictureAndThenAll) {
   EXPECT_TRUE(platform_.calls("/job-done/").back().target.ends_with("&isStream=true"));
 }
 
-TEST_F(RunpodWorker, AnAnswerThatIsTooLargeIsUploadedOrRefused) {
-  std::vector<std::string> names;
-  make_drawer({.most_bytes = 100, .upload = {}});
-  const auto refused = drawer_->draw("j", input(), {}, {});
-  EXPECT_EQ(refused.error().code, ErrorCode::kUnsupported);
-  make_drawer(
-      {.most_bytes = 100, .upload = [](const std::string& id, std::int64_t index, auto png) {
-         EXPECT_GT(png.size(), 100u);
-         return Result<std::string>(id + "-" + std::to_string(index));
-       }});
-  const auto drawn = drawer_->draw("j", input(), {}, {});
-  ASSERT_TRUE(drawn.ok()) << drawn.error().message;
-  EXPECT_EQ(drawn->output["images"], json::array({"j-0"}));
-  EXPECT_EQ(drawn->output["images_are"], "urls");
-}
-
-TEST_F(RunpodWorker, WarmingUpLoadsTheDefaultModel) {
-  make_drawer();
-  EXPECT_EQ(drawer_->warm_up({}).value(), "micro-sd1");
-  EXPECT_EQ(models_.loaded(), std::vector<std::string>{"micro-sd1"});
-}
-
-class RunpodInput : public ::testing::Test {
- protected:
-  RunpodInput() {
-    contract::ModelCard model;
-    model.name = "m";
-    model.family = "sd1";
-    model.limits.samplers = {"euler"};
-    model.limits.schedules = {"default"};
-    catalog_.models = {model};
-    catalog_.default_model = "m";
-    contract::AdapterCard adapter;
-    adapter.name = "moon";
-    catalog_.adapters = {adapter};
-    catalog_.most_adapters = 3;
-  }
-  Result<JobInput> read(const char* text) {
-    return read_input(json::parse(text), {catalog_, network_, 5});
-  }
-  std::string problem(const char* text) {
-    const auto input = read(text);
-    return input.ok() ? "" : input.error().message;
-  }
-  contract::Catalog catalog_;
-  platform::http::NetworkRules network_;
-};
-
-TEST_F(RunpodInput, TakesAdaptersAsAListOrAMap) {
-  const auto list = read(
-      R"({"prompt":"x","loras":["moon",{"url":"https://example.com/a.safetensors","weight":0.5}]})");
-  ASSERT_TRUE(list.ok()) << list.error().message;
-  ASSERT_EQ(list->request.adapters.size(), 2u);
-  EXPECT_EQ(list->request.adapters[0].name, "moon");
-  EXPECT_EQ(list->request.adapters[1].weight, 0.5);
-  const auto map = read(R"({"prompt":"x","loras":{"moon":0.25}})");
-  ASSERT_TRUE(map.ok()) << map.error().message;
-  EXPECT_EQ(map->request.adapters[0].weight, 0.25);
-}
-
-TEST_F(RunpodInput, FillsInWhatIsAbsentAndTakesOtherNames) {
-  const auto input = read(R"({"prompt":"x","num_inference_steps":9,"guidance":2,"seed":null})");
-  ASSERT_TRUE(input.ok()) << input.error().message;
-  EXPECT_EQ(input->request.picture.steps, 9);
-  EXPECT_EQ(input->request.picture.guidance_scale, 2.0);
-  EXPECT_TRUE(input->request.picture.seed.has_value());
-  EXPECT_EQ(input->request.picture.width, 1024);
-}
-
-TEST_F(RunpodInput, TheSchemaNamesWhatIsTaken) {
-  std::ifstream file(worker::testing::source() / "docs/runpod/generate.schema.json");
-  const json schema = json::parse(file);
-  json input;
-  for (const auto& [name, property] : schema["properties"].items()) input[name] = nullptr;
-  input["prompt"] = "x";
-  EXPECT_EQ(problem(input.dump().c_str()), "");
-  EXPECT_EQ(schema["additionalProperties"], false);
-  EXPECT_GT(input.size(), 15u);
-}
-
-TEST_F(RunpodInput, RefusesWithTheNameOfTheField) {
-  EXPECT_NE(problem("[]").find("input must be an object"), std::string::npos);
-  EXPECT_NE(problem("{}").find("prompt is wanted"), std::string::npos);
-  EXPECT_NE(problem(R"({"prompt":"x","steps":3,"num_inference_steps":4})").find("one setting"),
+TEST_F(RunpodWorker, AStreamThatFailsAfterAPictureEndsAsAStream) {
+  json asked = input();
+  asked["stream"] = true;
+  asked["num_images"] = 2;
+  int decoded = 0;
+  options_.at = [&](std::string_view point) {
+    if (point == "decode" && ++decoded == 2) throw std::runtime_error("the second one breaks");
+  };
+  platform_.answer("/job-take/", {job("j1", asked), {204}});
+  start();
+  const json error = json::parse(result("j1")["error"].get<std::string>());
+  EXPECT_NE(error["error_message"].get<std::string>().find("the second one breaks"),
             std::string::npos);
-  EXPECT_NE(problem(R"({"prompt":"x","loras":["sun"]})").find("loras[0].name"), std::string::npos);
-  EXPECT_NE(problem(R"({"prompt":"x","loras":{"moon":99}})").find("weight must be between"),
-            std::string::npos);
-  EXPECT_NE(problem(R"({"prompt":"x","loras":["http://10.0.0.1/a"]})").find("loras[0].url"),
-            std::string::npos);
-  EXPECT_NE(problem(R"({"prompt":"x","model":"n"})").find("model 'n' is not known"),
-            std::string::npos);
-  EXPECT_NE(problem(R"({"prompt":"x","width":12.5})").find("width must be an integer"),
-            std::string::npos);
+  EXPECT_EQ(platform_.calls("/job-stream/").size(), 1u);
+  EXPECT_TRUE(platform_.calls("/job-done/").back().target.ends_with("&isStream=true"));
 }
 
 }  // namespace

@@ -29,6 +29,8 @@ class ScriptedPlatform final : public platform::http::Exchange {
     int status = 204;
     std::string body{};
     std::string type = "application/json";
+    // The answer comes when this holds, or when who asks wants none any more (and crosses that).
+    std::function<bool()> once{};
   };
 
   // Answers for calls whose target holds `part`, in order; the last one stays.
@@ -66,6 +68,7 @@ class ScriptedPlatform final : public platform::http::Exchange {
                     std::string(request.body.begin(), request.body.end()), request.headers};
     const Answer given = note(call);
     if (given.status == 0) return Error{ErrorCode::kUnavailable, "no connection", true};
+    while (given.once && !given.once() && !request.stop.stop_requested()) wait(request.stop);
     if (given.status == 204 && call.method == "GET") wait(request.stop);
     platform::http::Reply reply;
     reply.status = given.status;

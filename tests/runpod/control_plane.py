@@ -18,14 +18,15 @@ import time
 import urllib.parse
 import uuid
 
-from plane_types import CLIENT_KEY, ENDPOINT, FINAL, GPU, WORKER_KEY, Exchange, Fault, Job, Refused, Storm
+from plane_types import CLIENT_KEY, ENDPOINT, FINAL, GPU, GRACE, WORKER_KEY, Exchange, Fault, Job, Refused, Storm
 
 
 class ControlPlane:
-    """All methods may be called from any thread. `hold` is how long an idle long poll stays open, in seconds."""
+    """All methods may be called from any thread. `hold` is how long an idle long poll stays open, in seconds; without
+    `tracing` no exchange is kept."""
 
-    def __init__(self, hold: float = 1.0, result_limit: int | None = None):
-        self.hold, self.result_limit = hold, result_limit
+    def __init__(self, hold: float = 1.0, result_limit: int | None = None, tracing: bool = True):
+        self.hold, self.result_limit, self.tracing = hold, result_limit, tracing
         self.jobs: dict[str, Job] = {}
         self.queue: collections.deque[str] = collections.deque()
         self.stops: dict[str, list[str]] = collections.defaultdict(list)
@@ -35,7 +36,7 @@ class ControlPlane:
         self.faults: list[Fault] = []
         self.storm: Storm | None = None
         self.trace: list[Exchange] = []
-        self.retried = 0
+        self.retried = self.strays = 0  # strays: results of jobs that are not known
         self.changed = threading.Condition()
         self.began = time.monotonic()
         self.closing = False
@@ -99,12 +100,18 @@ class ControlPlane:
     def worker_lost(self, worker: str) -> list[str]:
         """The platform has given `worker` up: what it ran goes back to the head of the queue."""
         with self.changed:
-            lost = [job.id for job in self.jobs.values() if job.worker == worker and job.status == "IN_PROGRESS"]
-            for job_id in reversed(lost):
-                self.put_back(self.jobs[job_id])
+            lost = self.held_by(worker)
+            for job in reversed(lost):
+                self.put_back(job)
             self.workers.pop(worker, None)
             self.changed.notify_all()
-            return lost
+            return [job.id for job in lost]
+
+    def lose_silent(self, seconds: float) -> list[str]:
+        """Gives up the workers that were not heard for so long, as the platform does when pings are missed."""
+        with self.changed:
+            silent = [worker for worker, heard in self.workers.items() if time.time() - heard > seconds]
+            return [job for worker in silent for job in self.worker_lost(worker)]
 
     def seen(self, channel: str) -> list[Exchange]:
         with self.changed:
@@ -113,7 +120,7 @@ class ControlPlane:
     # -- below: called with the lock held --
 
     def put_back(self, job: Job) -> None:
-        job.status, job.worker, job.output, job.taken_at = "IN_QUEUE", None, None, 0
+        job.status, job.worker, job.output, job.taken_at, job.stop_told_at = "IN_QUEUE", None, None, 0, 0
         self.queue.appendleft(job.id)
 
     def end(self, job: Job, status: str) -> None:
@@ -155,6 +162,9 @@ class ControlPlane:
         self.changed.notify_all()
         return taken
 
+    def held_by(self, worker: str) -> list[Job]:
+        return [job for job in self.jobs.values() if job.worker == worker and job.status == "IN_PROGRESS"]
+
     def done(self, worker: str, job: Job, body: dict) -> None:
         if body.get("status") == "IN_PROGRESS":
             if job.status == "IN_PROGRESS":
@@ -163,6 +173,7 @@ class ControlPlane:
                 job.late.append(body)
         elif job.status != "IN_PROGRESS" or job.worker != worker:
             job.duplicates += job.acknowledged
+            job.after_stop += bool(job.stop_told_at) and time.time() - job.stop_told_at > GRACE
             job.late.append(body)
         else:
             job.results.append(body)
@@ -184,7 +195,7 @@ class ControlPlane:
     def retry(self, job: Job) -> None:
         if job.status not in ("FAILED", "TIMED_OUT"):
             raise Refused(400, f"job {job.id} is {job.status}; only FAILED and TIMED_OUT can be retried")
-        job.error, job.ended_at, job.queued_at = None, 0, time.time()
+        job.error, job.ended_at, job.queued_at, job.retries = None, 0, time.time(), job.retries + 1
         self.put_back(job)
         self.queue.rotate(-1)
         self.retried += 1
@@ -281,7 +292,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         exchange = Exchange(channel, self.command, path, query, dict(self.headers), None,
                             time.monotonic() - self.plane.began, job_id)
         with self.plane.changed:
-            self.plane.trace.append(exchange)
+            if self.plane.tracing:
+                self.plane.trace.append(exchange)
             self.plane.workers[worker] = time.time()
             fault = self.plane.find_fault(channel)
         try:
@@ -322,6 +334,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if fault and fault.how == "half" and not fault.after and exchange.channel != "take":
             exchange.answer = "half"
             return self.answer(200, {"status": "the answer that is cut in the middle"}, half=True)
+        exchange.again = bool(fault) and fault.how == "again"
         status, body = effect()
         exchange.answer = fault.how if fault and fault.how else status
         if fault and fault.delay and fault.after:
@@ -340,16 +353,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
             job = self.plane.jobs.get(exchange.job)
             if exchange.channel == "done" and job and job.status in FINAL:
                 job.acknowledged = True
+            for stopped in exchange.given if exchange.channel == "stop" else ():
+                if stopped in self.plane.jobs:
+                    self.plane.jobs[stopped].stop_told_at = time.time()
 
     def undo(self, exchange: Exchange) -> None:
         """Jobs and stop signals that did not arrive are not gone; a result that arrived stays."""
+        worker = exchange.path.rpartition("/")[2]
         with self.plane.changed:
             if exchange.channel == "take":
-                for job_id in reversed(exchange.given):
-                    if self.plane.jobs[job_id].status == "IN_PROGRESS":
-                        self.plane.put_back(self.plane.jobs[job_id])
+                for job in reversed([self.plane.jobs[job_id] for job_id in exchange.given]):
+                    if job.status == "IN_PROGRESS" and job.worker == worker:
+                        self.plane.put_back(job)
             if exchange.channel == "stop":
-                self.plane.stops[exchange.path.rpartition("/")[2]] += exchange.given
+                self.plane.stops[worker] += exchange.given
             self.plane.changed.notify_all()
 
     def effect(self, call: str, worker: str, job_id: str | None, exchange: Exchange, size: int):
@@ -359,14 +376,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 plane.unhealthy[worker] = query
             return 200, {"status": "ok"}
         if call in ("job-take", "job-take-batch"):
-            plane.wait(lambda: plane.queue or self.is_gone(), plane.hold)
+            count = int(query["batch_size"]) if call == "job-take-batch" else 1
+            plane.wait(lambda: plane.queue or exchange.again or self.is_gone(), plane.hold)
             with plane.changed:
                 if self.is_gone():
                     raise Cut
-                jobs = plane.take(worker, int(query["batch_size"]) if call == "job-take-batch" else 1)
+                again = plane.held_by(worker)[:1] if exchange.again else []
+                jobs = plane.take(worker, count - len(again))
                 exchange.given = [job.id for job in jobs]
-                answers = [job.for_worker() for job in jobs]
-            return (204, None) if not jobs else (200, answers if call == "job-take-batch" else answers[0])
+                answers = [job.for_worker() for job in again + jobs]
+            return (204, None) if not answers else (200, answers if call == "job-take-batch" else answers[0])
         if call == "job-stop":
             plane.wait(lambda: plane.stops[worker] or self.is_gone(), plane.hold)
             with plane.changed:
@@ -378,6 +397,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Refused(413, f"the result has {size} bytes; at most {plane.result_limit} are taken")
         with plane.changed:
             if job_id not in plane.jobs:
+                plane.strays += 1
                 raise Refused(404, f"job {job_id} is not known")
             if call == "job-stream":
                 plane.jobs[job_id].chunks.append({"output": exchange.body.get("output")})

@@ -5,7 +5,6 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import tempfile
 import traceback
 import urllib.error
@@ -16,26 +15,7 @@ from control_plane import CLIENT_KEY, ENDPOINT, FINAL, ControlPlane
 from workers import Unsupported
 
 HERE = pathlib.Path(__file__).resolve().parent
-VENV = HERE.parent.parent / ".cache" / "runpod-venv"
-PACKAGES = ["runpod==1.12.0"]
-SKIPPED = 77
 WORKER = "worker-under-test"
-
-
-def use_packages() -> None:
-    """Goes on in the virtual environment, which is made the first time."""
-    if pathlib.Path(sys.prefix) == VENV:
-        return
-    stamp = VENV / "packages.txt"
-    if not stamp.exists() or stamp.read_text().split() != PACKAGES:
-        made = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True)
-        if made.returncode == 0:
-            made = subprocess.run([VENV / "bin/pip", "install", "-q", *PACKAGES], capture_output=True, text=True)
-        if made.returncode != 0:
-            print("skipped: PyPI gives no packages: " + (made.stderr or made.stdout).strip()[-300:])
-            sys.exit(SKIPPED)
-        stamp.write_text("\n".join(PACKAGES))
-    os.execv(VENV / "bin/python", [str(VENV / "bin/python"), *sys.argv])
 
 
 class Run:

@@ -13,6 +13,7 @@
 #include "delivery/file_system.h"
 #include "delivery/local_store.h"
 #include "delivery/s3_store.h"
+#include "delivery/store_settings.h"
 #include "delivery/supabase_store.h"
 
 namespace limner::cli {
@@ -56,16 +57,11 @@ std::optional<std::chrono::seconds> or_for_ever(Duration days) {
 }
 
 Result<ArtifactStores> open_s3(const platform::DeliveryConfig& config, const ArtifactPlace& place) {
-  const auto url = platform::http::parse_url(config.endpoint);
-  if (!url.ok()) return url.error();
-  auto client = delivery::S3Client::make(
-      {.endpoint = config.endpoint,
-       .bucket = config.bucket,
-       .region = config.region.empty() ? delivery::s3_region(url->host) : config.region,
-       .addressing = config.path_style ? delivery::Addressing::kPath : delivery::Addressing::kHost,
-       .credentials = {config.access_key_id.value, config.secret_access_key.value}},
-      place.exchange, place.clock);
+  const auto options = delivery::s3_options(config);
+  if (!options.ok()) return options.error();
+  auto client = delivery::S3Client::make(*options, place.exchange, place.clock);
   if (!client.ok()) return client.error();
+  if (const auto checked = (*client)->check_bucket(); !checked.ok()) return checked.error();
   ArtifactStores stores;
   stores.s3 = std::move(*client);
   stores.store = std::make_unique<delivery::S3Store>(*stores.s3, config.prefix);
@@ -74,15 +70,13 @@ Result<ArtifactStores> open_s3(const platform::DeliveryConfig& config, const Art
 
 Result<ArtifactStores> open_supabase(const platform::DeliveryConfig& config,
                                      const ArtifactPlace& place) {
-  auto store = delivery::SupabaseStore::make({.url = config.supabase_url,
-                                              .service_key = config.supabase_key.value,
-                                              .bucket = config.bucket,
-                                              .prefix = config.prefix},
-                                             place.exchange, place.clock);
-  if (!store.ok()) return store.error();
-  if (const auto checked = (*store)->check_bucket(); !checked.ok()) return checked.error();
+  auto client = delivery::SupabaseClient::make(delivery::supabase_options(config), place.exchange,
+                                               place.clock);
+  if (!client.ok()) return client.error();
+  if (const auto checked = (*client)->check_bucket(); !checked.ok()) return checked.error();
   ArtifactStores stores;
-  stores.store = std::move(*store);
+  stores.supabase = std::move(*client);
+  stores.store = std::make_unique<delivery::SupabaseStore>(*stores.supabase, config.prefix);
   return stores;
 }
 

@@ -10,6 +10,7 @@
 #include "delivery/s3_client.h"
 #include "delivery/signed_url.h"
 #include "delivery/store.h"
+#include "delivery/supabase_client.h"
 #include "delivery/sweeper.h"
 #include "engine/engine.h"
 #include "gateway/http/server.h"
@@ -39,6 +40,7 @@ Result<engine::Composition> composition(const platform::EngineConfig& config);
 struct ArtifactStores {
   std::unique_ptr<delivery::FileSystem> files;  // that `store` stands on, where it is on disk
   std::unique_ptr<delivery::S3Client> s3;       // and where it is S3
+  std::unique_ptr<delivery::SupabaseClient> supabase;  // and where it is Supabase
   std::unique_ptr<delivery::ArtifactStore> store;
 };
 struct ArtifactPlace {

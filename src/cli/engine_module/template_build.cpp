@@ -93,6 +93,7 @@ class Build {
   int report() const {
     int failed = 0;
     for (const Row& row : rows_) failed += row.state == State::kFailed ? 1 : 0;
+    if (!options_.report) return failed == 0 ? 0 : 1;
     if (console_.json()) {
       json list = json::array();
       for (const Row& row : rows_) {

@@ -52,7 +52,9 @@ bool same_but_for_trailing_ones(at::IntArrayRef stored, at::IntArrayRef wanted) 
          std::all_of(tail.begin(), tail.end(), [](std::int64_t size) { return size == 1; });
 }
 
-void check_finite(const TensorView& view, const std::string& who) {
+// Brings the tensor's pages in and looks at its values, each thread at a part: a large model has
+// more than a million pages to be mapped.
+void check_finite(const weights::Weights& weights, const TensorView& view, const std::string& who) {
   // Elements; below, starting threads costs more than it saves.
   constexpr std::int64_t kGrain = 1 << 20;
   const std::size_t element = weights::bits(view.dtype) / 8;
@@ -61,8 +63,9 @@ void check_finite(const TensorView& view, const std::string& who) {
                    [&](std::int64_t begin, std::int64_t end) {
                      const std::size_t from = static_cast<std::size_t>(begin) * element;
                      const std::size_t size = static_cast<std::size_t>(end - begin) * element;
-                     if (!weights::all_finite(view.dtype, view.bytes.subspan(from, size)))
-                       finite = false;
+                     const TensorView part{view.dtype, {}, view.bytes.subspan(from, size)};
+                     weights.prefetch(part).value_or_throw();
+                     if (!weights::all_finite(part.dtype, part.bytes)) finite = false;
                    });
   if (!finite) refuse(who, "holds a NaN or an infinity: the file is damaged, or the training was");
 }
@@ -130,8 +133,7 @@ const TensorView& TensorSource::Ledger::look_up(const std::string& name, at::Int
 at::Tensor TensorSource::Ledger::open(const std::string& name, at::IntArrayRef shape,
                                       const TensorView& view) const {
   const at::ScalarType dtype = scalar_type(view.dtype, described(name));
-  weights->prefetch(view).value_or_throw();
-  check_finite(view, described(name));
+  check_finite(*weights, view, described(name));
   if (reinterpret_cast<std::uintptr_t>(view.bytes.data()) % (weights::bits(view.dtype) / 8) != 0) {
     at::Tensor aligned = at::empty(shape, dtype);
     if (!view.bytes.empty())
