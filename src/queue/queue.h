@@ -31,7 +31,7 @@ struct QueueOptions {
   Millis first_backoff{1'000};  // doubled each time, and between half and all of it by chance
   Millis longest_backoff{60'000};
   Millis keep_keys{86'400'000};  // idempotency keys live a day
-  // 64 random bits, for ids and jitter. Absent: the system's.
+  // 64 random bits, for ids and jitter; called by many threads. Absent: the system's.
   std::function<std::uint64_t()> random{};
   // Called at named points of every write; a test ends the process there.
   std::function<void(std::string_view point)> at{};

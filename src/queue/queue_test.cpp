@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <filesystem>
 #include <thread>
 
@@ -71,7 +72,7 @@ class QueueTest : public ::testing::Test {
   std::filesystem::path folder_;
   platform::ManualClock clock_;
   QueueOptions options_;
-  std::uint64_t random_ = 7;
+  std::atomic<std::uint64_t> random_ = 7;
   std::unique_ptr<Store> store_;
   std::unique_ptr<Queue> queue_;
   std::vector<contract::JobEvent> heard_;
