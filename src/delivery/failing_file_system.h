@@ -2,23 +2,29 @@
 #pragma once
 
 #include <cerrno>
+#include <mutex>
 #include <system_error>
 
 #include "delivery/file_system.h"
 
 namespace limner::delivery {
 
+// Any thread may call.
 class FailingFileSystem final : public FileSystem {
  public:
   // Call number `at` (from 0) fails with errno `number`; with `ever_after`, so do all later ones.
   void fail(int at, int number, bool ever_after = false) {
+    const std::scoped_lock lock(mutex_);
     at_ = at;
     number_ = number;
     ever_after_ = ever_after;
     calls_ = 0;
     failed_ = false;
   }
-  bool failed() const { return failed_; }
+  bool failed() const {
+    const std::scoped_lock lock(mutex_);
+    return failed_;
+  }
 
   int create(const std::filesystem::path& path) override {
     step();
@@ -65,6 +71,7 @@ class FailingFileSystem final : public FileSystem {
 
  private:
   void step() {
+    const std::scoped_lock lock(mutex_);
     const int call = calls_++;
     if (at_ < 0 || call < at_ || (call > at_ && !ever_after_)) return;
     failed_ = true;
@@ -72,7 +79,8 @@ class FailingFileSystem final : public FileSystem {
   }
 
   PosixFileSystem real_;
-  int at_ = -1, number_ = 0, calls_ = 0;
+  mutable std::mutex mutex_;
+  int at_ = -1, number_ = 0, calls_ = 0;  // by mutex_, like the next two
   bool ever_after_ = false, failed_ = false;
 };
 
