@@ -31,6 +31,17 @@ std::optional<std::uint64_t> number_in(const std::string& file) {
   return std::nullopt;
 }
 
+// Pages of files, which the kernel gives back when memory is wanted, as MemAvailable counts them.
+std::uint64_t cached_bytes(const std::string& memory_stat) {
+  std::ifstream in(memory_stat);
+  std::string key;
+  std::uint64_t bytes = 0, cached = 0;
+  while (in >> key >> bytes) {
+    if (key == "inactive_file" || key == "active_file") cached += bytes;
+  }
+  return cached;
+}
+
 std::uint64_t control_group_room() {
   std::ifstream in("/proc/self/cgroup");
   std::string line;
@@ -39,7 +50,9 @@ std::uint64_t control_group_room() {
     const std::string folder = "/sys/fs/cgroup" + line.substr(3);
     const auto most = number_in(folder + "/memory.max");
     const auto current = number_in(folder + "/memory.current");
-    if (most && current) return *most > *current ? *most - *current : 0;
+    if (!most || !current) continue;
+    const std::uint64_t used = *current - std::min(*current, cached_bytes(folder + "/memory.stat"));
+    return *most > used ? *most - used : 0;
   }
   return kUnknown;
 }

@@ -370,7 +370,9 @@ def main() -> None:
     for server in servers:
         ports[server.name] = server.server_address[1]
         threading.Thread(target=server.serve_forever, daemon=True).start()
-    print(*[server.server_address[1] for server in servers], flush=True)
+    # At once: the reader hangs up when it has the ports it wants.
+    sys.stdout.write(" ".join(str(server.server_address[1]) for server in servers) + "\n")
+    sys.stdout.flush()
     sys.stdin.read()
 
 

@@ -154,6 +154,9 @@ def main() -> None:
             answer = service.client().request("POST", "/v1/generations", {**SMALLEST, "steps": 8},
                                               {"traceparent": PARENT, "Prefer": "wait=60"})
             assert answer.status == 200, answer.body
+            # A job is counted when its lease ends, which its client may hear of first.
+            wait_until(lambda: b"\nlimner_job_duration_seconds_count" in
+                       service.client().request("GET", "/metrics").body, 20, "no job in the metrics")
             metrics = service.client().request("GET", "/metrics")
             assert metrics.status == 200, metrics.status
             if promtool:
