@@ -2,9 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
-#include <fstream>
 
 #include "base/human_bytes.h"
 #include "base/system_memory.h"
@@ -15,55 +13,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-// The number behind "key:" in a file of "key:   N kB" lines, in bytes; 0: there is none.
-std::uint64_t meminfo_field(const fs::path& file, const std::string& key) {
-  std::ifstream in(file);
-  std::string word;
-  while (in >> word) {
-    std::uint64_t kilobytes = 0;
-    if (word == key && in >> kilobytes) return kilobytes * 1024;
-    in.ignore(1 << 16, '\n');
-  }
-  return 0;
-}
-
-std::optional<std::uint64_t> number_in(const fs::path& file) {
-  std::ifstream in(file);
-  std::uint64_t number = 0;
-  if (in >> number) return number;  // "max" is not a number: no limit
-  return std::nullopt;
-}
-
-// This process's group and those above it, as the file system of control groups shows them; the
-// tightest counts.
-std::vector<fs::path> groups(const fs::path& proc, const fs::path& root) {
-  std::ifstream in(proc / "self" / "cgroup");
-  std::string line;
-  std::vector<fs::path> all;
-  while (std::getline(in, line)) {
-    if (!line.starts_with("0::/")) continue;
-    fs::path group = line.substr(4);
-    while (!group.empty()) {
-      all.push_back(root / group);
-      group = group.parent_path();
-    }
-  }
-  all.push_back(root);
-  return all;
-}
-
-// Pages of files, which the kernel gives back when memory is wanted: available, as MemAvailable
-// counts them. A worker that has read its models fills its group with them.
-std::uint64_t cached_bytes(const fs::path& group) {
-  std::ifstream in(group / "memory.stat");
-  std::string key;
-  std::uint64_t bytes = 0, cached = 0;
-  while (in >> key >> bytes) {
-    if (key == "inactive_file" || key == "active_file") cached += bytes;
-  }
-  return cached;
-}
 
 std::optional<SpaceStatus> disk_of(const fs::path& folder) {
   std::error_code failed;
@@ -109,17 +58,8 @@ json to_json(const ResourceReport& report) {
 }
 
 SpaceStatus ResourceMonitor::memory() const {
-  SpaceStatus least{meminfo_field(options_.proc / "meminfo", "MemTotal:"),
-                    meminfo_field(options_.proc / "meminfo", "MemAvailable:")};
-  for (const fs::path& group : groups(options_.proc, options_.control_groups)) {
-    const auto most = number_in(group / "memory.max");
-    const auto current = number_in(group / "memory.current");
-    if (!most || !current) continue;
-    const std::uint64_t taken = *current - std::min(*current, cached_bytes(group));
-    least.total = std::min(least.total, *most);
-    least.available = std::min(least.available, *most - std::min(*most, taken));
-  }
-  return least;
+  const MemoryStatus host = host_memory(options_.proc, options_.control_groups);
+  return {host.total, host.available};
 }
 
 ResourceReport ResourceMonitor::look() const {
