@@ -99,4 +99,16 @@ inline void damage(std::string& text, std::mt19937_64& random,
   }
 }
 
+// check(text) of beginnings from corpus `name` with one to four wounds each.
+template <typename Check>
+void run_damaged(const std::string& name, std::span<const char* const> pieces, const Check& check) {
+  const auto beginnings = corpus(name);
+  run(1, [&](std::uint64_t seed) {
+    std::mt19937_64 random(seed);
+    std::string text = beginnings[random() % beginnings.size()].second;
+    for (std::uint64_t n = 1 + random() % 4; n > 0; --n) damage(text, random, pieces);
+    check(text);
+  });
+}
+
 }  // namespace limner::fuzzing

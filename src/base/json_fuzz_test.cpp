@@ -64,13 +64,7 @@ TEST(JsonFuzz, DamagedDocumentsAreReadOrRefused) {
                                             "\n",
                                             "\"a\":1,",
                                             "\xef\xbb\xbf"};
-  const auto beginnings = fuzzing::corpus("json");
-  fuzzing::run(1, [&](std::uint64_t seed) {
-    std::mt19937_64 random(seed);
-    std::string text = beginnings[random() % beginnings.size()].second;
-    for (std::uint64_t n = 1 + random() % 4; n > 0; --n) fuzzing::damage(text, random, kPieces);
-    check(text);
-  });
+  fuzzing::run_damaged("json", kPieces, check);
 }
 
 }  // namespace

@@ -94,13 +94,7 @@ TEST(GenerationBodyFuzz, DamagedBodiesAreReadOrRefused) {
                                             "\"loras\":[{}],",
                                             "https://[::1]/",
                                             "\"output\":{\"thumbnails\":[1]},"};
-  const auto beginnings = fuzzing::corpus("generation");
-  fuzzing::run(1, [&](std::uint64_t seed) {
-    std::mt19937_64 random(seed);
-    std::string text = beginnings[random() % beginnings.size()].second;
-    for (std::uint64_t n = 1 + random() % 4; n > 0; --n) fuzzing::damage(text, random, kPieces);
-    check(text);
-  });
+  fuzzing::run_damaged("generation", kPieces, check);
 }
 
 }  // namespace

@@ -52,13 +52,7 @@ TEST(UrlFuzz, DamagedUrlsAreReadOrRefused) {
       "https://", "http:",    "\r\n",       "\t",       " ",
       "\x7f",     "\xc3\xa9", "\xff",       "xn--",     ":443",
       ":0",       ":65536",   "user:pass@", "localhost"};
-  const auto beginnings = fuzzing::corpus("url");
-  fuzzing::run(1, [&](std::uint64_t seed) {
-    std::mt19937_64 random(seed);
-    std::string text = beginnings[random() % beginnings.size()].second;
-    for (std::uint64_t n = 1 + random() % 4; n > 0; --n) fuzzing::damage(text, random, kPieces);
-    check(text);
-  });
+  fuzzing::run_damaged("url", kPieces, check);
 }
 
 }  // namespace
